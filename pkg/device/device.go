@@ -1,0 +1,49 @@
+// Package device says what a server is: its names, addresses, gateways, BGP
+// neighbours and hardware identity, as plain values.
+//
+// Floor 0.
+package device
+
+import "net/netip"
+
+// Device is one server as its platform describes it.
+type Device struct {
+	ID           string         `json:"id"`       // the platform's id; unique, unlike the hostname
+	Hostname     string         `json:"hostname"` // as given; NodeName makes a node name of it
+	Tags         []string       `json:"tags,omitempty"`
+	Addresses    []Address      `json:"addresses"`
+	ElasticIPs   []netip.Prefix `json:"elasticIPs,omitempty"` // /32 and /128 that the platform routes to this server
+	BGPNeighbors []Neighbor     `json:"bgpNeighbors,omitempty"`
+}
+
+// Address is one address of a server with its gateway.
+type Address struct {
+	Prefix  netip.Prefix `json:"prefix"` // address and length, such as 10.99.14.9/31
+	Gateway netip.Addr   `json:"gateway"`
+	Public  bool         `json:"public"`
+}
+
+// Neighbor is one entry of bgp_neighbors: the same session data for every peer
+// IP of one address family.
+type Neighbor struct {
+	Family     int          `json:"family"` // 4 or 6
+	CustomerAS uint32       `json:"customerAS"`
+	CustomerIP netip.Addr   `json:"customerIP"`
+	PeerAS     uint32       `json:"peerAS"`
+	PeerIPs    []netip.Addr `json:"peerIPs"`
+	Multihop   bool         `json:"multihop"`
+	// MD5 is the TCP MD5 password, empty where none is set. It is a secret: the
+	// cached copy of a device is 0600 and status never shows it.
+	MD5 string `json:"md5,omitempty"`
+}
+
+// Private returns the first private address of a family (4 or 6) and whether
+// there is one.
+func (d Device) Private(family int) (Address, bool) {
+	for _, a := range d.Addresses {
+		if !a.Public && a.Prefix.Addr().Is4() == (family == 4) {
+			return a, true
+		}
+	}
+	return Address{}, false
+}

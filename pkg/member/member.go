@@ -1,0 +1,85 @@
+// Package member holds the directory's rows and the status of a server as plain
+// values, so that the directory, the agents and the status table share them.
+//
+// Floor 0.
+package member
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Role is what a server is in the cluster.
+type Role string
+
+// Roles. A server without a row in the directory has none yet.
+const (
+	NoRole       Role = ""
+	ControlPlane Role = "control-plane"
+	Worker       Role = "worker"
+)
+
+// Phase is how far a server is, in the order of the boot.
+type Phase string
+
+// Phases.
+const (
+	Identity     Phase = "identity"     // settling hardware identity, instance and keys
+	Metadata     Phase = "metadata"     // reading the platform's metadata
+	RollCall     Phase = "roll-call"    // gossip: seeing enough servers
+	Deciding     Phase = "deciding"     // votes for LEADER and GO
+	Enrolling    Phase = "enrolling"    // getting a certificate of the agent CA and a role
+	Preparing    Phase = "preparing"    // host preparation is what is still missing
+	Initialising Phase = "initialising" // kubeadm init
+	Waiting      Phase = "waiting"      // for the first control plane, or for the turn to join
+	Joining      Phase = "joining"      // kubeadm join
+	Ready        Phase = "ready"
+	Stopped      Phase = "stopped" // configuration error: a restart cannot help
+)
+
+// Member is one row of the directory.
+type Member struct {
+	Inst    string     `json:"inst"` // instance: 32 hex digits
+	HW      string     `json:"hw"`   // hardware identity: 32 hex digits
+	Name    string     `json:"name"` // Kubernetes node name
+	Address netip.Addr `json:"address"`
+	Role    Role       `json:"role"`
+	Phase   Phase      `json:"phase"`
+	Epoch   uint64     `json:"epoch"` // of the decree under which the row was made
+}
+
+// Status is what one server says of itself.
+type Status struct {
+	Member
+	Since   time.Time `json:"since"`             // when this phase began, server's clock
+	Waiting string    `json:"waiting,omitempty"` // what it waits for, why, and what the operator may do
+	Problem string    `json:"problem,omitempty"` // the last error, a sentence
+	// Decree is what this server knows to be decided.
+	Decree Decree `json:"decree"`
+	// Network is what this server has on lo and what its speaker says, for people.
+	Network NetworkStatus `json:"network"`
+}
+
+// Decree is the fence as a person sees it.
+type Decree struct {
+	State  string `json:"state"` // forming | leader | go | sealed
+	Epoch  uint64 `json:"epoch"`
+	Leader string `json:"leader,omitempty"` // inst
+	CAHash string `json:"caHash,omitempty"` // sha256:… of the cluster CA's public key
+	Votes  int    `json:"votes"`            // distinct hardware visible that may vote
+	Quorum int    `json:"quorum"`
+	Expect int    `json:"expect"`
+}
+
+// NetworkStatus says what is announced from here.
+type NetworkStatus struct {
+	ElasticIPs []netip.Prefix `json:"elasticIPs,omitempty"` // on lo now
+	Peers      []PeerStatus   `json:"peers,omitempty"`
+}
+
+// PeerStatus is one BGP session.
+type PeerStatus struct {
+	Address netip.Addr `json:"address"`
+	State   string     `json:"state"`            // established, active, …
+	Reason  string     `json:"reason,omitempty"` // why it is down, a sentence
+}

@@ -1,0 +1,82 @@
+// Command bootstrap is the agent: it turns the server it runs on into a member
+// of a Kubernetes cluster. Its subcommands run as different systemd units.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes are part of the interface (docs/cli.md).
+const (
+	exitFailed      = 1  // a retry makes sense
+	exitUsage       = 64 // the command line is wrong
+	exitData        = 65 // input data is wrong
+	exitUnavailable = 69 // a needed service does not answer
+	exitPermission  = 77 // not root
+	exitConfig      = 78 // a restart cannot help; units do not restart on it
+)
+
+// exitError carries the exit code of an error that is not exitFailed.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return e.err.Error() }
+func (e exitError) Unwrap() error { return e.err }
+
+// command is one subcommand. It prints its product on stdout and talk on
+// stderr, and returns an error for main to print and turn into an exit code.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, stdout, stderr io.Writer) error
+}
+
+var commands = []command{}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(stdout)
+		if len(args) == 0 {
+			return exitUsage
+		}
+		return 0
+	}
+	for _, c := range commands {
+		if c.name != args[0] {
+			continue
+		}
+		err := c.run(ctx, args[1:], stdout, stderr)
+		if err == nil {
+			return 0
+		}
+		fmt.Fprintf(stderr, "bootstrap %s: %v\n", c.name, err)
+		var coded exitError
+		if errors.As(err, &coded) {
+			return coded.code
+		}
+		return exitFailed
+	}
+	fmt.Fprintf(stderr, "bootstrap: unknown command %q; bootstrap --help lists them\n", args[0])
+	return exitUsage
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "bootstrap turns this server into a member of its Kubernetes cluster.\n\nUsage: bootstrap COMMAND [flags]\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
+	}
+}

@@ -1,0 +1,56 @@
+// Package layout names every file of muster on a server, in one place, so that
+// the agent, its units, the generator and the docs agree.
+//
+// Floor 0. docs/formats.md describes the contents.
+package layout
+
+// Files and directories. Those under Run are gone at reboot.
+const (
+	ClusterFile = "/etc/muster/cluster.yaml" // 0600, the spec as rendered, with the secret
+	FetchEnv    = "/etc/muster/fetch.env"    // URLs and sha256 of the agent
+	Fetch       = "/usr/local/libexec/muster-fetch"
+	Agent       = "/usr/local/bin/bootstrap"
+	UnitDir     = "/etc/systemd/system"
+
+	State     = "/var/lib/muster"           // 0700
+	Elect     = "/var/lib/muster/elect"     // state.a, state.b
+	Journal   = "/var/lib/muster/journal"   // steps done, appended and fsynced
+	PKI       = "/var/lib/muster/pki"       // pre-made CAs, agent CA, agent leaf
+	Directory = "/var/lib/muster/directory" // e<epoch>-g<generation>/
+	Device    = "/var/lib/muster/device.json"
+	Artifacts = "/var/lib/muster/artifacts"
+
+	Run            = "/run/muster"                   // 0700
+	Socket         = "/run/muster/agent.sock"        // status and the operator's acts
+	InitConfig     = "/run/muster/kubeadm-init.yaml" // 0600
+	JoinConfig     = "/run/muster/kubeadm-join.yaml" // 0600
+	DiscoveryFile  = "/run/muster/discovery.conf"    // 0600
+	GoStands       = "/run/muster/go-stands"         // enough electors confirmed GO since this boot
+	DirectoryPlan  = "/run/muster/directory.json"    // how muster-directory shall start
+	DirectorySock  = "/run/muster/directory.sock"
+	AnnouncePlan   = "/run/muster/announce.json" // 0600: holds MD5 passwords
+	AnnounceSock   = "/run/muster/announce.sock"
+	KubeadmPatches = "/etc/kubernetes/patches"
+	KubernetesPKI  = "/etc/kubernetes/pki"
+	Manifests      = "/etc/kubernetes/manifests"
+	AdminConf      = "/etc/kubernetes/admin.conf"
+	KubeletConf    = "/etc/kubernetes/kubelet.conf"
+	EtcdData       = "/var/lib/etcd"
+	Containerd     = "/run/containerd/containerd.sock"
+	BinDir         = "/usr/local/bin" // kubeadm, kubelet, kubectl, containerd, ctr, crictl
+	RuncPath       = "/usr/local/sbin/runc"
+	CNIBinDir      = "/opt/cni/bin"
+	CNIConfDir     = "/etc/cni/net.d"
+)
+
+// Units that the agent or the image installs.
+const (
+	UnitFetch       = "muster-fetch.service"
+	UnitAgent       = "muster.service"
+	UnitDirectory   = "muster-directory.service"
+	UnitAnnounce    = "muster-announce.service"
+	UnitKubeadmInit = "kubeadm-init.service"
+	UnitKubeadmJoin = "kubeadm-join.service"
+	UnitKubelet     = "kubelet.service"
+	UnitContainerd  = "containerd.service"
+)

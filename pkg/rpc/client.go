@@ -1,0 +1,188 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// Client calls other agents on one port. It keeps connections open, because a
+// ballot must not pay for a handshake each time.
+type Client struct {
+	// TLS returns the configuration for a call to the given instance; the empty
+	// string accepts any server of the CA.
+	tls  func(inst string) *tls.Config
+	port uint16
+
+	mu    sync.Mutex
+	peers map[string]*http.Client // by inst and address
+}
+
+// NewClient calls port with the TLS configuration that the callback returns.
+func NewClient(port uint16, config func(inst string) *tls.Config) *Client {
+	return &Client{tls: config, port: port, peers: map[string]*http.Client{}}
+}
+
+// Peer is the server to call: Inst may be empty where any will do.
+type Peer struct {
+	Inst    string
+	Address netip.Addr
+}
+
+// dialTimeout bounds connecting: on a private fabric a live server answers in
+// milliseconds; a dead one should not hold a ballot up.
+const dialTimeout = 3 * time.Second
+
+func (c *Client) http(p Peer) *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := p.Inst + "@" + p.Address.String()
+	if client := c.peers[key]; client != nil {
+		return client
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	client := &http.Client{
+		Transport: &http.Transport{
+			DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				// The configuration is read at each dial, so that a rotated certificate is used.
+				d := tls.Dialer{NetDialer: dialer, Config: c.tls(p.Inst)}
+				return d.DialContext(ctx, network, addr)
+			},
+			MaxIdleConnsPerHost: 2,
+			IdleConnTimeout:     time.Minute,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	c.peers[key] = client
+	return client
+}
+
+// Forget closes the connections, as after a change of certificates.
+func (c *Client) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, client := range c.peers {
+		client.CloseIdleConnections()
+	}
+	c.peers = map[string]*http.Client{}
+}
+
+func call[A any](ctx context.Context, c *Client, p Peer, method, path string, request any) (A, error) {
+	var answer A
+	var body io.Reader
+	if request != nil {
+		data, err := json.Marshal(request)
+		if err != nil {
+			return answer, fmt.Errorf("encoding the request for %s: %w", path, err)
+		}
+		body = bytes.NewReader(data)
+	}
+	at := netip.AddrPortFrom(p.Address, c.port)
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+at.String()+path, body)
+	if err != nil {
+		return answer, fmt.Errorf("asking %s: %w", at, err)
+	}
+	response, err := c.http(p).Do(req)
+	if err != nil {
+		return answer, fmt.Errorf("asking %s: %w", at, err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	if err != nil {
+		return answer, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return answer, refusal(at, path, response.StatusCode, data)
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return answer, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
+	}
+	return answer, nil
+}
+
+func refusal(at netip.AddrPort, path string, code int, body []byte) error {
+	var f failure
+	if json.Unmarshal(body, &f) != nil || f.Error == "" {
+		f.Error = fmt.Sprintf("HTTP status %d", code)
+	}
+	switch code {
+	case http.StatusServiceUnavailable:
+		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, ErrNotReady)
+	case http.StatusForbidden:
+		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, ErrRefused)
+	}
+	return fmt.Errorf("%s says to %s: %s", at, path, f.Error)
+}
+
+// Fence delivers a fence message and returns the replies.
+func (c *Client) Fence(ctx context.Context, p Peer, message []byte) ([][]byte, error) {
+	raw, err := call[[]json.RawMessage](ctx, c, p, http.MethodPost, "/v1/fence", json.RawMessage(message))
+	replies := make([][]byte, len(raw))
+	for i, r := range raw {
+		replies[i] = r
+	}
+	return replies, err
+}
+
+// Enrol asks for a certificate of the agent CA.
+func (c *Client) Enrol(ctx context.Context, p Peer, request EnrolRequest) (Enrolment, error) {
+	return call[Enrolment](ctx, c, p, http.MethodPost, "/v1/enrol", request)
+}
+
+// Status asks a server how far it is.
+func (c *Client) Status(ctx context.Context, p Peer) (member.Status, error) {
+	return call[member.Status](ctx, c, p, http.MethodGet, "/v1/status", nil)
+}
+
+// Members reads the directory.
+func (c *Client) Members(ctx context.Context, p Peer) ([]member.Member, error) {
+	return call[[]member.Member](ctx, c, p, http.MethodGet, "/v1/members", nil)
+}
+
+// ClaimRole asks for a row in the directory.
+func (c *Client) ClaimRole(ctx context.Context, p Peer, request RoleRequest) (RoleReply, error) {
+	return call[RoleReply](ctx, c, p, http.MethodPost, "/v1/role", request)
+}
+
+// ReportPhase tells the directory how far the caller is.
+func (c *Client) ReportPhase(ctx context.Context, p Peer, report PhaseReport) error {
+	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/phase", report)
+	return err
+}
+
+// Authorities asks for the cluster's CA keys, sealed to the caller.
+func (c *Client) Authorities(ctx context.Context, p Peer, request AuthoritiesRequest) (AuthoritiesReply, error) {
+	return call[AuthoritiesReply](ctx, c, p, http.MethodPost, "/v1/authorities", request)
+}
+
+// AcquireJoin asks for the turn to join as a control plane.
+func (c *Client) AcquireJoin(ctx context.Context, p Peer) (JoinTurn, error) {
+	return call[JoinTurn](ctx, c, p, http.MethodPost, "/v1/join/acquire", none{})
+}
+
+// RenewJoin shows that the holder of the turn is alive.
+func (c *Client) RenewJoin(ctx context.Context, p Peer) error {
+	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/renew", none{})
+	return err
+}
+
+// ReleaseJoin gives the turn back.
+func (c *Client) ReleaseJoin(ctx context.Context, p Peer) error {
+	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/release", none{})
+	return err
+}
+
+// JoinMaterial asks for a bootstrap token and the cluster CA.
+func (c *Client) JoinMaterial(ctx context.Context, p Peer) (JoinMaterial, error) {
+	return call[JoinMaterial](ctx, c, p, http.MethodPost, "/v1/join/material", none{})
+}

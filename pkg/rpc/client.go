@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/member"
 )
 
@@ -33,17 +34,11 @@ func NewClient(port uint16, config func(inst string) *tls.Config) *Client {
 	return &Client{tls: config, port: port, peers: map[string]*http.Client{}}
 }
 
-// Peer is the server to call: Inst may be empty where any will do.
-type Peer struct {
-	Inst    string
-	Address netip.Addr
-}
-
 // dialTimeout bounds connecting: on a private fabric a live server answers in
 // milliseconds; a dead one should not hold a ballot up.
 const dialTimeout = 3 * time.Second
 
-func (c *Client) http(p Peer) *http.Client {
+func (c *Client) http(p agent.Peer) *http.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := p.Inst + "@" + p.Address.String()
@@ -77,7 +72,7 @@ func (c *Client) Forget() {
 	c.peers = map[string]*http.Client{}
 }
 
-func call[A any](ctx context.Context, c *Client, p Peer, method, path string, request any) (A, error) {
+func call[A any](ctx context.Context, c *Client, p agent.Peer, method, path string, request any) (A, error) {
 	var answer A
 	var body io.Reader
 	if request != nil {
@@ -117,15 +112,15 @@ func refusal(at netip.AddrPort, path string, code int, body []byte) error {
 	}
 	switch code {
 	case http.StatusServiceUnavailable:
-		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, ErrNotReady)
+		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, agent.ErrNotReady)
 	case http.StatusForbidden:
-		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, ErrRefused)
+		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, agent.ErrRefused)
 	}
 	return fmt.Errorf("%s says to %s: %s", at, path, f.Error)
 }
 
 // Fence delivers a fence message and returns the replies.
-func (c *Client) Fence(ctx context.Context, p Peer, message []byte) ([][]byte, error) {
+func (c *Client) Fence(ctx context.Context, p agent.Peer, message []byte) ([][]byte, error) {
 	raw, err := call[[]json.RawMessage](ctx, c, p, http.MethodPost, "/v1/fence", json.RawMessage(message))
 	replies := make([][]byte, len(raw))
 	for i, r := range raw {
@@ -135,54 +130,54 @@ func (c *Client) Fence(ctx context.Context, p Peer, message []byte) ([][]byte, e
 }
 
 // Enrol asks for a certificate of the agent CA.
-func (c *Client) Enrol(ctx context.Context, p Peer, request EnrolRequest) (Enrolment, error) {
-	return call[Enrolment](ctx, c, p, http.MethodPost, "/v1/enrol", request)
+func (c *Client) Enrol(ctx context.Context, p agent.Peer, request agent.EnrolRequest) (agent.Enrolment, error) {
+	return call[agent.Enrolment](ctx, c, p, http.MethodPost, "/v1/enrol", request)
 }
 
 // Status asks a server how far it is.
-func (c *Client) Status(ctx context.Context, p Peer) (member.Status, error) {
+func (c *Client) Status(ctx context.Context, p agent.Peer) (member.Status, error) {
 	return call[member.Status](ctx, c, p, http.MethodGet, "/v1/status", nil)
 }
 
 // Members reads the directory.
-func (c *Client) Members(ctx context.Context, p Peer) ([]member.Member, error) {
+func (c *Client) Members(ctx context.Context, p agent.Peer) ([]member.Member, error) {
 	return call[[]member.Member](ctx, c, p, http.MethodGet, "/v1/members", nil)
 }
 
 // ClaimRole asks for a row in the directory.
-func (c *Client) ClaimRole(ctx context.Context, p Peer, request RoleRequest) (RoleReply, error) {
-	return call[RoleReply](ctx, c, p, http.MethodPost, "/v1/role", request)
+func (c *Client) ClaimRole(ctx context.Context, p agent.Peer, request agent.RoleRequest) (agent.RoleReply, error) {
+	return call[agent.RoleReply](ctx, c, p, http.MethodPost, "/v1/role", request)
 }
 
 // ReportPhase tells the directory how far the caller is.
-func (c *Client) ReportPhase(ctx context.Context, p Peer, report PhaseReport) error {
+func (c *Client) ReportPhase(ctx context.Context, p agent.Peer, report agent.PhaseReport) error {
 	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/phase", report)
 	return err
 }
 
 // Authorities asks for the cluster's CA keys, sealed to the caller.
-func (c *Client) Authorities(ctx context.Context, p Peer, request AuthoritiesRequest) (AuthoritiesReply, error) {
-	return call[AuthoritiesReply](ctx, c, p, http.MethodPost, "/v1/authorities", request)
+func (c *Client) Authorities(ctx context.Context, p agent.Peer, request agent.AuthoritiesRequest) (agent.AuthoritiesReply, error) {
+	return call[agent.AuthoritiesReply](ctx, c, p, http.MethodPost, "/v1/authorities", request)
 }
 
 // AcquireJoin asks for the turn to join as a control plane.
-func (c *Client) AcquireJoin(ctx context.Context, p Peer) (JoinTurn, error) {
-	return call[JoinTurn](ctx, c, p, http.MethodPost, "/v1/join/acquire", none{})
+func (c *Client) AcquireJoin(ctx context.Context, p agent.Peer) (agent.JoinTurn, error) {
+	return call[agent.JoinTurn](ctx, c, p, http.MethodPost, "/v1/join/acquire", none{})
 }
 
 // RenewJoin shows that the holder of the turn is alive.
-func (c *Client) RenewJoin(ctx context.Context, p Peer) error {
+func (c *Client) RenewJoin(ctx context.Context, p agent.Peer) error {
 	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/renew", none{})
 	return err
 }
 
 // ReleaseJoin gives the turn back.
-func (c *Client) ReleaseJoin(ctx context.Context, p Peer) error {
+func (c *Client) ReleaseJoin(ctx context.Context, p agent.Peer) error {
 	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/release", none{})
 	return err
 }
 
 // JoinMaterial asks for a bootstrap token and the cluster CA.
-func (c *Client) JoinMaterial(ctx context.Context, p Peer) (JoinMaterial, error) {
-	return call[JoinMaterial](ctx, c, p, http.MethodPost, "/v1/join/material", none{})
+func (c *Client) JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error) {
+	return call[agent.JoinMaterial](ctx, c, p, http.MethodPost, "/v1/join/material", none{})
 }

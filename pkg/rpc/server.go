@@ -14,15 +14,16 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/member"
 )
 
 // Enrolling answers on the enrolment port.
 type Enrolling interface {
 	// Fence hands a fence message in and returns the replies for the caller.
-	Fence(ctx context.Context, from Caller, message []byte) (replies [][]byte, err error)
+	Fence(ctx context.Context, from agent.Caller, message []byte) (replies [][]byte, err error)
 	// Enrol signs the caller's certificate request with the agent CA.
-	Enrol(ctx context.Context, from Caller, request EnrolRequest) (Enrolment, error)
+	Enrol(ctx context.Context, from agent.Caller, request agent.EnrolRequest) (agent.Enrolment, error)
 	Status(ctx context.Context) member.Status
 }
 
@@ -31,23 +32,23 @@ type Enrolling interface {
 type Serving interface {
 	Status(ctx context.Context) member.Status
 	Members(ctx context.Context) ([]member.Member, error)
-	ClaimRole(ctx context.Context, from Caller, request RoleRequest) (RoleReply, error)
-	ReportPhase(ctx context.Context, from Caller, report PhaseReport) error
-	Authorities(ctx context.Context, from Caller, request AuthoritiesRequest) (AuthoritiesReply, error)
-	AcquireJoin(ctx context.Context, from Caller) (JoinTurn, error)
-	RenewJoin(ctx context.Context, from Caller) error
-	ReleaseJoin(ctx context.Context, from Caller) error
-	JoinMaterial(ctx context.Context, from Caller) (JoinMaterial, error)
+	ClaimRole(ctx context.Context, from agent.Caller, request agent.RoleRequest) (agent.RoleReply, error)
+	ReportPhase(ctx context.Context, from agent.Caller, report agent.PhaseReport) error
+	Authorities(ctx context.Context, from agent.Caller, request agent.AuthoritiesRequest) (agent.AuthoritiesReply, error)
+	AcquireJoin(ctx context.Context, from agent.Caller) (agent.JoinTurn, error)
+	RenewJoin(ctx context.Context, from agent.Caller) error
+	ReleaseJoin(ctx context.Context, from agent.Caller) error
+	JoinMaterial(ctx context.Context, from agent.Caller) (agent.JoinMaterial, error)
 }
 
 // Identify reads the caller from a verified TLS connection.
-type Identify func(tls.ConnectionState) (Caller, error)
+type Identify func(tls.ConnectionState) (agent.Caller, error)
 
 // EnrolmentHandler routes the enrolment port.
 func EnrolmentHandler(e Enrolling, who Identify) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/fence", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from Caller, m json.RawMessage) ([]json.RawMessage, error) {
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, m json.RawMessage) ([]json.RawMessage, error) {
 			replies, err := e.Fence(ctx, from, m)
 			raw := make([]json.RawMessage, len(replies))
 			for i, reply := range replies {
@@ -58,7 +59,7 @@ func EnrolmentHandler(e Enrolling, who Identify) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/enrol", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, e.Enrol) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, _ Caller, _ none) (member.Status, error) { return e.Status(ctx), nil })
+		serve(w, r, who, func(ctx context.Context, _ agent.Caller, _ none) (member.Status, error) { return e.Status(ctx), nil })
 	})
 	return mux
 }
@@ -67,41 +68,42 @@ func EnrolmentHandler(e Enrolling, who Identify) http.Handler {
 func AgentHandler(s Serving, who Identify) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, _ Caller, _ none) (member.Status, error) { return s.Status(ctx), nil })
+		serve(w, r, who, func(ctx context.Context, _ agent.Caller, _ none) (member.Status, error) { return s.Status(ctx), nil })
 	})
 	mux.HandleFunc("GET /v1/members", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, _ Caller, _ none) ([]member.Member, error) { return s.Members(ctx) })
+		serve(w, r, who, func(ctx context.Context, _ agent.Caller, _ none) ([]member.Member, error) { return s.Members(ctx) })
 	})
 	mux.HandleFunc("POST /v1/role", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, s.ClaimRole) })
 	mux.HandleFunc("POST /v1/phase", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from Caller, report PhaseReport) (none, error) {
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, report agent.PhaseReport) (none, error) {
 			return none{}, s.ReportPhase(ctx, from, report)
 		})
 	})
 	mux.HandleFunc("POST /v1/authorities", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, s.Authorities) })
 	mux.HandleFunc("POST /v1/join/acquire", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from Caller, _ none) (JoinTurn, error) { return s.AcquireJoin(ctx, from) })
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (agent.JoinTurn, error) {
+			return s.AcquireJoin(ctx, from)
+		})
 	})
 	mux.HandleFunc("POST /v1/join/renew", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from Caller, _ none) (none, error) { return none{}, s.RenewJoin(ctx, from) })
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (none, error) {
+			return none{}, s.RenewJoin(ctx, from)
+		})
 	})
 	mux.HandleFunc("POST /v1/join/release", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from Caller, _ none) (none, error) { return none{}, s.ReleaseJoin(ctx, from) })
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (none, error) {
+			return none{}, s.ReleaseJoin(ctx, from)
+		})
 	})
 	mux.HandleFunc("POST /v1/join/material", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from Caller, _ none) (JoinMaterial, error) { return s.JoinMaterial(ctx, from) })
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (agent.JoinMaterial, error) {
+			return s.JoinMaterial(ctx, from)
+		})
 	})
 	return mux
 }
 
-type none struct{}
-
-// failure is the body of every answer that is not 200.
-type failure struct {
-	Error string `json:"error"`
-}
-
-func serve[Q, A any](w http.ResponseWriter, r *http.Request, who Identify, do func(context.Context, Caller, Q) (A, error)) {
+func serve[Q, A any](w http.ResponseWriter, r *http.Request, who Identify, do func(context.Context, agent.Caller, Q) (A, error)) {
 	if r.TLS == nil {
 		reply(w, http.StatusForbidden, failure{"not a TLS connection"})
 		return
@@ -124,9 +126,9 @@ func serve[Q, A any](w http.ResponseWriter, r *http.Request, who Identify, do fu
 	switch {
 	case err == nil:
 		reply(w, http.StatusOK, answer)
-	case errors.Is(err, ErrNotReady):
+	case errors.Is(err, agent.ErrNotReady):
 		reply(w, http.StatusServiceUnavailable, failure{err.Error()})
-	case errors.Is(err, ErrRefused):
+	case errors.Is(err, agent.ErrRefused):
 		reply(w, http.StatusForbidden, failure{err.Error()})
 	default:
 		reply(w, http.StatusInternalServerError, failure{err.Error()})

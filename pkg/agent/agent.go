@@ -1,0 +1,83 @@
+// Package agent holds what agents say to each other, as plain values: who
+// calls, what is asked, what is answered, and the two refusals.
+//
+// Floor 0. docs/formats.md describes the wire format that pkg/rpc makes of it.
+package agent
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// Caller is who calls, as its certificate says.
+type Caller struct {
+	Inst, HW string
+}
+
+// Peer is a server to call; Inst may be empty where any server of the CA will do.
+type Peer struct {
+	Inst    string
+	Address netip.Addr
+}
+
+// EnrolRequest asks for a certificate of the agent CA.
+type EnrolRequest struct {
+	CSR []byte `json:"csr"` // PKCS#10, DER
+}
+
+// Enrolment is what a server gets from a control plane when it enrols.
+type Enrolment struct {
+	Leaf []byte `json:"leaf"` // PEM
+	CA   []byte `json:"ca"`   // PEM of the agent CA; the decree pins its hash
+}
+
+// RoleRequest asks for a row in the directory.
+type RoleRequest struct {
+	Name     string     `json:"name"`
+	Address  netip.Addr `json:"address"`
+	Eligible bool       `json:"eligible"`
+}
+
+// RoleReply is the role that the directory's holder gave.
+type RoleReply struct {
+	Role member.Role `json:"role"`
+}
+
+// PhaseReport tells the directory how far a server is.
+type PhaseReport struct {
+	Phase  member.Phase `json:"phase"`
+	Detail string       `json:"detail,omitempty"`
+}
+
+// AuthoritiesRequest asks for the cluster's CA keys, sealed to PublicKey.
+type AuthoritiesRequest struct {
+	PublicKey []byte `json:"publicKey"`
+}
+
+// AuthoritiesReply holds the sealed bundle.
+type AuthoritiesReply struct {
+	Sealed []byte `json:"sealed"`
+}
+
+// JoinTurn is the state of the join lock as one caller sees it.
+type JoinTurn struct {
+	Granted bool   `json:"granted"`
+	Holder  string `json:"holder,omitempty"` // node name or inst of the server whose turn it is
+	Token   int64  `json:"token,omitempty"`
+}
+
+// JoinMaterial is what kubeadm join needs.
+type JoinMaterial struct {
+	Token string `json:"token"` // bootstrap token, 15 minutes
+	CA    []byte `json:"ca"`    // PEM of the cluster CA; the decree pins its hash
+}
+
+// ErrNotReady says that the server asked cannot answer yet (it is no control
+// plane, or its directory or API server is still starting): ask again, or ask
+// another.
+var ErrNotReady = errors.New("not ready")
+
+// ErrRefused says that the server asked will not do it for this caller.
+var ErrRefused = errors.New("refused")

@@ -20,13 +20,14 @@ const (
 	Device    = "/var/lib/muster/device.json"
 	Artifacts = "/var/lib/muster/artifacts"
 
-	Run            = "/run/muster"                   // 0700
-	Socket         = "/run/muster/agent.sock"        // status and the operator's acts
-	InitConfig     = "/run/muster/kubeadm-init.yaml" // 0600
-	JoinConfig     = "/run/muster/kubeadm-join.yaml" // 0600
-	DiscoveryFile  = "/run/muster/discovery.conf"    // 0600
-	GoStands       = "/run/muster/go-stands"         // enough electors confirmed GO since this boot
-	DirectoryPlan  = "/run/muster/directory.json"    // how muster-directory shall start
+	Run            = "/run/muster"                    // 0700
+	Socket         = "/run/muster/agent.sock"         // status and the operator's acts
+	InitConfig     = "/run/muster/kubeadm-init.yaml"  // 0600
+	JoinConfig     = "/run/muster/kubeadm-join.yaml"  // 0600
+	ResetConfig    = "/run/muster/kubeadm-reset.yaml" // its presence permits one kubeadm reset
+	DiscoveryFile  = "/run/muster/discovery.conf"     // 0600
+	GoStands       = "/run/muster/go-stands"          // enough electors confirmed GO since this boot
+	DirectoryPlan  = "/run/muster/directory.json"     // how muster-directory shall start
 	DirectorySock  = "/run/muster/directory.sock"
 	AnnouncePlan   = "/run/muster/announce.json" // 0600: holds MD5 passwords
 	AnnounceSock   = "/run/muster/announce.sock"
@@ -45,12 +46,13 @@ const (
 
 // Units that the agent or the image installs.
 const (
-	UnitFetch       = "muster-fetch.service"
-	UnitAgent       = "muster.service"
-	UnitDirectory   = "muster-directory.service"
-	UnitAnnounce    = "muster-announce.service"
-	UnitKubeadmInit = "kubeadm-init.service"
-	UnitKubeadmJoin = "kubeadm-join.service"
-	UnitKubelet     = "kubelet.service"
-	UnitContainerd  = "containerd.service"
+	UnitFetch        = "muster-fetch.service"
+	UnitAgent        = "muster.service"
+	UnitDirectory    = "muster-directory.service"
+	UnitAnnounce     = "muster-announce.service"
+	UnitKubeadmInit  = "kubeadm-init.service"
+	UnitKubeadmJoin  = "kubeadm-join.service"
+	UnitKubeadmReset = "kubeadm-reset.service"
+	UnitKubelet      = "kubelet.service"
+	UnitContainerd   = "containerd.service"
 )

@@ -1,0 +1,201 @@
+package units_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/units"
+)
+
+func all(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := fs.Glob(units.FS, "*.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]string{}
+	for _, n := range names {
+		data, err := fs.ReadFile(units.FS, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m[n] = string(data)
+	}
+	return m
+}
+
+func TestEveryUnitOfTheLayoutIsHere(t *testing.T) {
+	have := all(t)
+	want := []string{
+		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce,
+		layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubeadmReset,
+		layout.UnitKubelet, layout.UnitContainerd,
+	}
+	for _, n := range want {
+		if have[n] == "" {
+			t.Errorf("%s is named in package layout and missing here", n)
+		}
+	}
+	if len(have) != len(want) {
+		t.Errorf("%d unit files, %d names in package layout", len(have), len(want))
+	}
+}
+
+// Orderings and conditions are where a boot hangs or ends in silence, so each
+// stands under a comment with its reason.
+func TestEveryOrderingHasAReason(t *testing.T) {
+	directive := regexp.MustCompile(`^(After|Before|Wants|Requires|BindsTo|PartOf|RequiresMountsFor|Condition\w+|Assert\w+|ExecCondition|StartLimitIntervalSec)=`)
+	for name, text := range all(t) {
+		lines := strings.Split(text, "\n")
+		for i, l := range lines {
+			if !directive.MatchString(l) {
+				continue
+			}
+			j := i - 1
+			for j >= 0 && directive.MatchString(lines[j]) {
+				j--
+			}
+			if !strings.HasPrefix(lines[j], "#") {
+				t.Errorf("%s:%d: %s has no comment with its reason above it", name, i+1, l)
+			}
+		}
+	}
+}
+
+func TestPathsAgreeWithLayout(t *testing.T) {
+	for _, row := range []struct{ unit, want string }{
+		{layout.UnitFetch, "ExecStart=" + layout.Fetch},
+		{layout.UnitAgent, "ExecStart=" + layout.Agent + " agent"},
+		{layout.UnitAgent, "RequiresMountsFor=" + layout.State + " " + layout.EtcdData},
+		{layout.UnitDirectory, "ExecStart=" + layout.Agent + " directory"},
+		{layout.UnitAnnounce, "ExecStart=" + layout.Agent + " announce --config " + layout.AnnouncePlan},
+		{layout.UnitAnnounce, "ExecCondition=" + layout.Agent + " fence check-announce"},
+		{layout.UnitKubeadmInit, "ExecStartPre=" + layout.Agent + " fence check-init"},
+		{layout.UnitKubeadmInit, "--config " + layout.InitConfig + " --skip-token-print --skip-certificate-key-print"},
+		{layout.UnitKubeadmJoin, "--config " + layout.JoinConfig},
+		{layout.UnitKubeadmReset, "AssertPathExists=" + layout.ResetConfig},
+		{layout.UnitKubeadmReset, "--config " + layout.ResetConfig},
+		{layout.UnitKubelet, "ExecCondition=" + layout.Agent + " fence check-kubelet"},
+		{layout.UnitKubelet, "ExecStart=" + layout.BinDir + "/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS"},
+		{layout.UnitContainerd, "ExecStart=" + layout.BinDir + "/containerd"},
+	} {
+		if !strings.Contains(all(t)[row.unit], row.want) {
+			t.Errorf("%s lacks %q", row.unit, row.want)
+		}
+	}
+}
+
+func TestOnlyWhatStartsAtBootIsEnabled(t *testing.T) {
+	enabled := map[string]bool{layout.UnitFetch: true, layout.UnitAgent: true, layout.UnitKubelet: true, layout.UnitContainerd: true}
+	for name, text := range all(t) {
+		if got := strings.Contains(text, "\n[Install]\n"); got != enabled[name] {
+			t.Errorf("%s: [Install] present: %t, want %t", name, got, enabled[name])
+		}
+		for _, l := range strings.Split(text, "\n") {
+			if !strings.HasPrefix(l, "#") && strings.Contains(l, "cloud-") {
+				t.Errorf("%s mentions a cloud-init unit: %s", name, l)
+			}
+		}
+	}
+}
+
+// root makes a file system root with this machine's own units, ours, their
+// binaries and the wants links that an enabled unit has.
+func root(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze is not installed: the units are not verified")
+	}
+	dir := t.TempDir()
+	etc := filepath.Join(dir, "etc/systemd/system")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(etc, "multi-user.target.wants"), 0o755))
+	must(os.MkdirAll(filepath.Join(dir, "usr/lib/systemd"), 0o755))
+	must(os.Symlink("usr/lib", filepath.Join(dir, "lib")))
+	must(os.Symlink("usr/bin", filepath.Join(dir, "bin")))
+	must(os.CopyFS(filepath.Join(dir, "usr/lib/systemd/system"), os.DirFS("/usr/lib/systemd/system")))
+	for _, p := range []string{layout.Fetch, layout.Agent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm"} {
+		must(os.MkdirAll(filepath.Join(dir, filepath.Dir(p)), 0o755))
+		must(os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\n"), 0o755))
+	}
+	for name, text := range all(t) {
+		must(os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644))
+		if strings.Contains(text, "WantedBy=multi-user.target") {
+			must(os.Symlink("../"+name, filepath.Join(etc, "multi-user.target.wants", name)))
+		}
+	}
+	return dir
+}
+
+// The exit code of verify says nothing of cycles: it reports the job that it
+// deleted and ends with 0.
+func TestVerify(t *testing.T) {
+	dir := root(t)
+	ours := all(t)
+	args := []string{"--root=" + dir, "--man=no", "verify", "multi-user.target"}
+	for name := range ours {
+		args = append(args, name)
+	}
+	var out bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "systemd-analyze", args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	_ = cmd.Run() // units of the machine itself may be at fault; ours are looked for below
+	bad := regexp.MustCompile(`(?i)cycle|deleted`)
+	for line := range strings.Lines(out.String()) {
+		if bad.MatchString(line) {
+			t.Error(line)
+		}
+		for name := range ours {
+			if strings.Contains(line, name) {
+				t.Error(line)
+			}
+		}
+	}
+}
+
+// With a cycle made on purpose the test above must fail; this shows that its eyes
+// are open.
+func TestVerifySeesACycle(t *testing.T) {
+	dir := root(t)
+	if _, err := os.Stat(filepath.Join(dir, "usr/lib/systemd/system/cloud-final.service")); err != nil {
+		t.Skip("cloud-init's units are not installed: nothing to make a cycle with")
+	}
+	p := filepath.Join(dir, "etc/systemd/system", layout.UnitAgent)
+	text := strings.Replace(all(t)[layout.UnitAgent], "After=muster-fetch.service", "After=cloud-final.service", 1)
+	wants := filepath.Join(dir, "etc/systemd/system/multi-user.target.wants/cloud-final.service")
+	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/lib/systemd/system/cloud-final.service", wants); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "systemd-analyze", "--root="+dir, "--man=no", "verify", "multi-user.target")
+	out, _ := cmd.CombinedOutput()
+	if !strings.Contains(string(out), "cycle") {
+		t.Errorf("a cycle through cloud-final.service was not reported:\n%s", out)
+	}
+}
+
+// 30 is an exposure of 3.0; a plain service of root has 9.6.
+func TestSecurity(t *testing.T) {
+	dir := root(t)
+	for _, name := range []string{layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce} {
+		cmd := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--root="+dir, "--threshold=30", "--no-pager", name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			t.Errorf("%s: %v: %s", name, err, lines[len(lines)-1])
+		}
+	}
+}

@@ -12,8 +12,11 @@ type Device struct {
 	Hostname     string         `json:"hostname"` // as given; NodeName makes a node name of it
 	Tags         []string       `json:"tags,omitempty"`
 	Addresses    []Address      `json:"addresses"`
-	ElasticIPs   []netip.Prefix `json:"elasticIPs,omitempty"` // /32 and /128 that the platform routes to this server
+	ElasticIPs   []netip.Prefix `json:"elasticIPs,omitempty"` // what the platform routes to this server: /32, /128 or a block
 	BGPNeighbors []Neighbor     `json:"bgpNeighbors,omitempty"`
+	// MACs are those that the platform knows of this server, lower case, sorted;
+	// empty where it names none. Describes compares them with the real ones.
+	MACs []string `json:"macs,omitempty"`
 }
 
 // Address is one address of a server with its gateway.

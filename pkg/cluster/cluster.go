@@ -2,7 +2,9 @@
 // writes, its defaults, its strict decoding with places, and its validation.
 //
 // Floor 0: it imports nothing of this module and touches nothing but the bytes
-// it is given.
+// it is given. docs/cluster-file.md is generated from the types below: the doc
+// comment of a field is its description there, the tags `required` and `allowed`
+// are enforced by the decoder and printed beside it.
 package cluster
 
 import (
@@ -16,39 +18,50 @@ const (
 	Kind       = "Cluster"
 )
 
-// Cluster is a cluster file. Secret is empty in the operator's file and set in
-// the copy that lies on a server (/etc/muster/cluster.yaml, 0600).
+// Cluster is a cluster file.
 type Cluster struct {
-	APIVersion string   `yaml:"apiVersion"`
-	Kind       string   `yaml:"kind"`
-	Metadata   Metadata `yaml:"metadata"`
-	Spec       Spec     `yaml:"spec"`
-	Secret     Secret   `yaml:"secret,omitempty"`
+	// APIVersion is the version of this format.
+	APIVersion string `yaml:"apiVersion" required:"true" allowed:"muster/v1alpha1"`
+	// Kind is always Cluster.
+	Kind     string   `yaml:"kind" required:"true" allowed:"Cluster"`
+	Metadata Metadata `yaml:"metadata"`
+	Spec     Spec     `yaml:"spec"`
+	// Secret is refused in the operator's file: it is a file of its own, and
+	// `userdata render` puts it into the copy that lies on a server
+	// (/etc/muster/cluster.yaml, 0600). 32 random bytes in base64.
+	Secret Secret `yaml:"secret,omitempty"`
 }
 
 // Metadata names the cluster.
 type Metadata struct {
-	// Name is a DNS label; it becomes kubeadm's clusterName.
-	Name string `yaml:"name"`
+	// Name is a DNS label (lower-case letters, digits and hyphens, at most 63
+	// characters); it becomes kubeadm's clusterName.
+	Name string `yaml:"name" required:"true" example:"k8s-bgp"`
 }
 
 // Spec is what the servers shall become.
 type Spec struct {
-	// ID is 32 hex digits, random, new for every generation of the cluster.
-	ID             string         `yaml:"id"`
-	Platform       string         `yaml:"platform"`
+	// ID is 32 hex digits, random, new for every generation of the cluster:
+	// servers with another id are never part of this one.
+	ID string `yaml:"id" required:"true" example:"5b0c6d1f9e2a47b88c3d4e5f60718293"`
+	// Platform says where a server learns what it is: packet reads the Packet /
+	// Equinix Metal JSON document over HTTP, static reads spec.static.
+	Platform       string         `yaml:"platform" required:"true" allowed:"packet static"`
 	MetadataSource MetadataSource `yaml:"metadata,omitempty"`
-	Static         []StaticServer `yaml:"static,omitempty"`
-	Servers        Servers        `yaml:"servers"`
-	Identity       Identity       `yaml:"identity,omitempty"`
-	Time           TimePolicy     `yaml:"time,omitempty"`
-	Discovery      []Discovery    `yaml:"discovery"`
-	Agent          AgentSource    `yaml:"agent,omitempty"`
-	Kubernetes     Kubernetes     `yaml:"kubernetes"`
-	Containerd     Containerd     `yaml:"containerd,omitempty"`
-	Network        Network        `yaml:"network,omitempty"`
-	Ports          Ports          `yaml:"ports,omitempty"`
-	Unsafe         Unsafe         `yaml:"unsafe,omitempty"`
+	// Static describes every server; used by platform static only.
+	Static   []StaticServer `yaml:"static,omitempty"`
+	Servers  Servers        `yaml:"servers"`
+	Identity Identity       `yaml:"identity,omitempty"`
+	Time     TimePolicy     `yaml:"time,omitempty"`
+	// Discovery lists ways to find the first peers; all of them are tried. It may
+	// be left out when one server is expected.
+	Discovery  []Discovery `yaml:"discovery,omitempty"`
+	Agent      AgentSource `yaml:"agent,omitempty"`
+	Kubernetes Kubernetes  `yaml:"kubernetes"`
+	Containerd Containerd  `yaml:"containerd,omitempty"`
+	Network    Network     `yaml:"network,omitempty"`
+	Ports      Ports       `yaml:"ports,omitempty"`
+	Unsafe     Unsafe      `yaml:"unsafe,omitempty"`
 }
 
 // Platforms that this release reads metadata from.
@@ -60,65 +73,100 @@ const (
 // MetadataSource says where the metadata service answers and how long a server
 // waits for a complete document before it says so and starts over.
 type MetadataSource struct {
-	URL string `yaml:"url,omitempty"` // base URL; the document is at URL/metadata
-	// Deadline bounds one round of attempts (default 5m). It is not an end: the
-	// agent reports the failure in status and tries again.
+	// URL is the base URL of the metadata service; the document is at URL/metadata.
+	// Required by platform packet: the public service of Equinix Metal has closed,
+	// so there is no address that a default could name safely.
+	URL string `yaml:"url,omitempty"`
+	// Deadline bounds one round of attempts, 10s to 1h. It is not an end: the agent
+	// reports the failure in status and tries again.
 	Deadline time.Duration `yaml:"deadline,omitempty"`
 	// RequireBGP makes a document without bgp_neighbors incomplete, so that it is
-	// asked for again. Defaults to true when a speaker of ours needs neighbours.
+	// asked for again: BGP is often enabled on a server only after it was created.
+	// Default: true when network.bgp.controlPlane is builtin.
 	RequireBGP *bool `yaml:"requireBGP,omitempty"`
 }
 
 // StaticServer describes one server where no metadata service exists.
 type StaticServer struct {
-	Match        StaticMatch      `yaml:"match"`
-	ID           string           `yaml:"id"`
-	Hostname     string           `yaml:"hostname"`
-	Tags         []string         `yaml:"tags,omitempty"`
-	Addresses    []StaticAddress  `yaml:"addresses"`
+	Match StaticMatch `yaml:"match"`
+	// ID is the platform's id of the server; unique in this list.
+	ID string `yaml:"id" required:"true" example:"rack1-u7"`
+	// Hostname becomes the node name; unique in this list.
+	Hostname string `yaml:"hostname" required:"true" example:"cp1"`
+	// Tags are what a metadata service would call tags; servers.eligible may select by them.
+	Tags []string `yaml:"tags,omitempty"`
+	// Addresses are the server's own; at least one is private.
+	Addresses []StaticAddress `yaml:"addresses" required:"true" example:"[{address: 10.99.14.9/31, gateway: 10.99.14.8}]"`
+	// BGPNeighbors are the top-of-rack routers that this server announces to.
 	BGPNeighbors []StaticNeighbor `yaml:"bgpNeighbors,omitempty"`
 }
 
 // StaticMatch picks the server; exactly one field is set.
 type StaticMatch struct {
+	// Hostname is compared with the kernel's host name.
 	Hostname string `yaml:"hostname,omitempty"`
-	MAC      string `yaml:"mac,omitempty"`
-	Address  string `yaml:"address,omitempty"`
+	// MAC is the permanent address of any of its links, as 52:54:00:12:34:56.
+	MAC string `yaml:"mac,omitempty"`
+	// Address is an IP address that is on one of its links.
+	Address string `yaml:"address,omitempty"`
 }
 
 // StaticAddress is an address with its gateway.
 type StaticAddress struct {
-	Address netip.Prefix `yaml:"address"`
-	Gateway netip.Addr   `yaml:"gateway,omitempty"`
-	Public  bool         `yaml:"public,omitempty"`
+	// Address is the address with the length of its subnet, such as 10.99.14.9/31.
+	Address netip.Prefix `yaml:"address" required:"true" example:"10.99.14.9/31"`
+	// Gateway is the router in that subnet.
+	Gateway netip.Addr `yaml:"gateway,omitempty"`
+	// Public marks an address that the Internet reaches; muster's own ports and
+	// the cluster's internal traffic never use it.
+	Public bool `yaml:"public,omitempty"`
 }
 
 // StaticNeighbor is a BGP neighbour with the meaning of a bgp_neighbors entry.
 type StaticNeighbor struct {
-	CustomerAS uint32       `yaml:"customerAS"`
-	CustomerIP netip.Addr   `yaml:"customerIP,omitempty"`
-	PeerAS     uint32       `yaml:"peerAS"`
-	PeerIPs    []netip.Addr `yaml:"peerIPs"`
-	Multihop   bool         `yaml:"multihop,omitempty"`
-	MD5        Secret       `yaml:"md5,omitempty"`
+	// CustomerAS is the AS number of the server.
+	CustomerAS uint32 `yaml:"customerAS" required:"true" example:"65000"`
+	// CustomerIP is the address that the session comes from; default: the private
+	// address of the same family.
+	CustomerIP netip.Addr `yaml:"customerIP,omitempty"`
+	// PeerAS is the AS number of the routers.
+	PeerAS uint32 `yaml:"peerAS" required:"true" example:"65530"`
+	// PeerIPs are the routers' addresses, one session each.
+	PeerIPs []netip.Addr `yaml:"peerIPs" required:"true" example:"[169.254.255.1, 169.254.255.2]"`
+	// Multihop says that the routers are not on the same link.
+	Multihop bool `yaml:"multihop,omitempty"`
+	// MD5 is the TCP MD5 password of the sessions.
+	MD5 Secret `yaml:"md5,omitempty"`
 }
 
 // Servers says how many servers there are and who may lead.
 type Servers struct {
-	Expect        int      `yaml:"expect"`        // N: every server that gets the founding user-data
-	ControlPlanes int      `yaml:"controlPlanes"` // K
+	// Expect is N: every server that gets the founding user-data, 1 to 1000,
+	// workers too. All of them vote. It is frozen once the cluster has formed.
+	Expect int `yaml:"expect" required:"true" example:"5"`
+	// ControlPlanes is K: how many of them become control planes; 1 or 3, rarely 5 or 7.
+	ControlPlanes int      `yaml:"controlPlanes" required:"true" example:"3"`
 	Eligible      Eligible `yaml:"eligible,omitempty"`
-	Quorum        string   `yaml:"quorum,omitempty"`   // safe | majority
-	Electors      []string `yaml:"electors,omitempty"` // hardware ids; then only they vote and N = their count
+	// Quorum is how many of the N must be visible and agree before anything is
+	// created: safe = N - (N-1)/3, majority = N/2 + 1. With majority one server
+	// that loses its disk at the wrong moment can lead to two clusters.
+	Quorum string `yaml:"quorum,omitempty" allowed:"safe majority"`
+	// Electors are hardware ids (32 hex digits). When given only they vote, and N
+	// is their count: a server pasted twice, or one too many, then has no vote.
+	Electors []string `yaml:"electors,omitempty"`
 }
 
 // Eligible selects the servers that may become control planes. At most one
 // field is set; none means all.
 type Eligible struct {
-	Tag      string   `yaml:"tag,omitempty"`      // a metadata tag, as it stands or as KEY=control-plane
-	Hostname string   `yaml:"hostname,omitempty"` // a path.Match pattern on the hostname
-	List     []string `yaml:"list,omitempty"`     // hostnames
-	All      bool     `yaml:"all,omitempty"`
+	// Tag is a metadata tag, as it stands, or the KEY of a tag KEY=control-plane.
+	Tag string `yaml:"tag,omitempty"`
+	// Hostname is a pattern such as cp-* (path.Match of Go).
+	Hostname string `yaml:"hostname,omitempty"`
+	// List names them by hostname.
+	List []string `yaml:"list,omitempty"`
+	// All says that every server may; so does an empty eligible.
+	All bool `yaml:"all,omitempty"`
 }
 
 // Quorum rules.
@@ -129,73 +177,101 @@ const (
 
 // Identity says which hardware identity a server votes with.
 type Identity struct {
-	Source string `yaml:"source,omitempty"` // auto | mac | metadata
+	// Source is auto (the DMI UUID, else the lowest permanent MAC), mac, or
+	// metadata (the platform's id), for fleets whose boards share UUIDs.
+	Source string `yaml:"source,omitempty" allowed:"auto mac metadata"`
 }
 
 // TimePolicy says what counts as a clock good enough for GO.
 type TimePolicy struct {
-	Require string `yaml:"require,omitempty"` // sync | peers | auto
+	// Require is sync (the kernel says that the clock is synchronised), peers (it is
+	// within 5 s of the median of a quorum), or auto: sync, else peers after 60 s.
+	Require string `yaml:"require,omitempty" allowed:"auto sync peers"`
 }
 
 // Discovery is one way to find the first peers; exactly one field is set.
 type Discovery struct {
+	// Static lists private addresses of founding servers. One that boots is enough,
+	// so name more than may be missing.
 	Static []netip.Addr `yaml:"static,omitempty"`
 }
 
 // AgentSource says where muster-fetch gets the agent. Without URLs the agent
 // must be baked into the image.
 type AgentSource struct {
-	// URLs are tried in order; ARCH in one is replaced by amd64 or arm64.
+	// URLs are tried in order; ARCH in one is replaced by amd64 or arm64. Any scheme
+	// that curl or wget speak: the sha256 decides.
 	URLs []string `yaml:"urls,omitempty"`
-	// SHA256 by architecture (amd64, arm64), 64 hex digits.
+	// SHA256 by architecture (amd64, arm64): 64 hex digits.
 	SHA256 map[string]string `yaml:"sha256,omitempty"`
 }
 
 // Kubernetes is what kubeadm shall build.
 type Kubernetes struct {
-	Version        string         `yaml:"version"` // v1.36.3
-	Endpoint       Endpoint       `yaml:"endpoint,omitempty"`
-	PodSubnets     []netip.Prefix `yaml:"podSubnets,omitempty"`
+	// Version is a full release such as v1.36.3.
+	Version string `yaml:"version" required:"true" example:"v1.36.3"`
+	// Endpoint is the address of the API server for clients: host:port when host is
+	// one of network.elasticIPs, or {address: host:port, external: true} for one
+	// that something else brings to the control planes. May be absent with one
+	// control plane.
+	Endpoint Endpoint `yaml:"endpoint,omitempty"`
+	// PodSubnets is one range, or one per address family. Every node takes a /24
+	// (IPv6: a /64) out of it.
+	PodSubnets []netip.Prefix `yaml:"podSubnets,omitempty"`
+	// ServiceSubnets is one range, or one per address family, in the order of podSubnets.
 	ServiceSubnets []netip.Prefix `yaml:"serviceSubnets,omitempty"`
-	DNSDomain      string         `yaml:"dnsDomain,omitempty"`
-	// Kubelet and KubeProxy are merged into KubeletConfiguration and
-	// KubeProxyConfiguration; check warns on each key.
-	Kubelet   map[string]any `yaml:"kubelet,omitempty"`
+	// DNSDomain is the domain of Services.
+	DNSDomain string `yaml:"dnsDomain,omitempty"`
+	// Kubelet is merged into KubeletConfiguration, unchecked: `check` warns on each key.
+	Kubelet map[string]any `yaml:"kubelet,omitempty"`
+	// KubeProxy is merged into KubeProxyConfiguration, unchecked: `check` warns on each key.
 	KubeProxy map[string]any `yaml:"kubeProxy,omitempty"`
-	// IgnorePreflightErrors go to nodeRegistration of init and join.
+	// IgnorePreflightErrors go to nodeRegistration of init and join: `check` warns on each.
 	IgnorePreflightErrors []string `yaml:"ignorePreflightErrors,omitempty"`
-	// SkipPhases are kubeadm init phases that are left out, such as addon/coredns.
+	// SkipPhases are kubeadm init phases that are left out, such as addon/coredns:
+	// `check` warns on each.
 	SkipPhases []string `yaml:"skipPhases,omitempty"`
 }
 
 // Endpoint is the address of the API server that clients use: host:port as a
 // string, or {address, external: true} for one that muster does not announce.
 type Endpoint struct {
-	Address  string `yaml:"address,omitempty"`
-	External bool   `yaml:"external,omitempty"`
+	// Address is host:port.
+	Address string `yaml:"address,omitempty"`
+	// External says that muster neither holds nor announces the address.
+	External bool `yaml:"external,omitempty"`
 }
 
 // Containerd adds to the configuration that muster writes whole.
 type Containerd struct {
-	// Extra maps a plugin id to settings that are laid over ours.
+	// Extra maps a plugin id to settings that are laid over ours, unchecked: `check`
+	// warns on each.
 	Extra map[string]map[string]any `yaml:"extra,omitempty"`
 }
 
 // Network is what the servers announce.
 type Network struct {
+	// ElasticIPs are addresses that the routers lead to whoever announces them.
 	ElasticIPs []ElasticIP `yaml:"elasticIPs,omitempty"`
 	BGP        BGP         `yaml:"bgp,omitempty"`
 }
 
 // ElasticIP is an address on lo of the servers that On names.
 type ElasticIP struct {
-	Address netip.Prefix `yaml:"address"` // /32 or /128
-	On      string       `yaml:"on"`      // control-planes
+	// Address is a /32 or a /128.
+	Address netip.Prefix `yaml:"address" required:"true" example:"147.75.194.92/32"`
+	// On names the servers that hold it while they are healthy.
+	On string `yaml:"on" required:"true" allowed:"control-planes"`
 }
+
+// OnControlPlanes is the one value of ElasticIP.On so far.
+const OnControlPlanes = "control-planes"
 
 // BGP says who announces.
 type BGP struct {
-	ControlPlane string `yaml:"controlPlane,omitempty"` // builtin | none
+	// ControlPlane is who announces the Elastic IPs of the control planes: the
+	// speaker that is built in, or nobody. Default: builtin when there are any.
+	ControlPlane string `yaml:"controlPlane,omitempty" allowed:"builtin none"`
 }
 
 // Speakers of the control plane's Elastic IP.
@@ -206,14 +282,19 @@ const (
 
 // Ports are listened on at the private address only.
 type Ports struct {
-	Gossip    uint16 `yaml:"gossip,omitempty"`    // 9760, tcp and udp
-	Agents    uint16 `yaml:"agents,omitempty"`    // 9761
-	Enrolment uint16 `yaml:"enrolment,omitempty"` // 9762
-	Directory uint16 `yaml:"directory,omitempty"` // 9763
+	// Gossip is the roll call, tcp and udp.
+	Gossip uint16 `yaml:"gossip,omitempty"`
+	// Agents is where agents talk to each other, tcp, mutual TLS.
+	Agents uint16 `yaml:"agents,omitempty"`
+	// Enrolment is where a server gets its certificate, tcp.
+	Enrolment uint16 `yaml:"enrolment,omitempty"`
+	// Directory is the replicated database of members, tcp, mutual TLS.
+	Directory uint16 `yaml:"directory,omitempty"`
 }
 
 // Unsafe holds relaxations for test servers.
 type Unsafe struct {
-	// StateFilesystem accepts a state directory on tmpfs, ramfs or overlay.
+	// StateFilesystem accepts a state directory on tmpfs, ramfs or overlay: votes
+	// are then forgotten at power loss.
 	StateFilesystem bool `yaml:"stateFilesystem,omitempty"`
 }

@@ -1,6 +1,14 @@
 package cluster
 
-import "log/slog"
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
 
 // Secret is a string that never shows itself: formatting and logging print
 // [redacted]. Reveal is the one way to the value.
@@ -22,3 +30,54 @@ func (s Secret) GoString() string { return s.String() }
 
 // LogValue hides the value from log/slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// secretBytes is the length of a cluster's secret before base64: the strength
+// of the keys that are derived from it.
+const secretBytes = 32
+
+// NewSecret makes a cluster's secret from random (crypto/rand.Reader, or a fixed
+// stream in tests): 32 bytes in base64.
+func NewSecret(random io.Reader) (Secret, error) {
+	b := make([]byte, secretBytes)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", fmt.Errorf("reading random bytes for a secret: %w", err)
+	}
+	return Secret(base64.StdEncoding.EncodeToString(b)), nil
+}
+
+// NewID makes a spec.id from random: 32 hex digits.
+func NewID(random io.Reader) (string, error) {
+	b := make([]byte, 16)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", fmt.Errorf("reading random bytes for a cluster id: %w", err)
+	}
+	return hex.EncodeToString(b), nil
+}
+
+// ParseSecret reads a secret file: the secret on the one line that is neither
+// empty nor a comment. Its errors never show the value.
+func ParseSecret(data []byte) (Secret, error) {
+	var found []string
+	for line := range strings.SplitSeq(string(data), "\n") {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			found = append(found, line)
+		}
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("the secret file has %d lines that are no comment, expected exactly one: the secret as `userdata init` wrote it", len(found))
+	}
+	s := Secret(found[0])
+	return s, s.check()
+}
+
+// check says whether s can be a cluster's secret.
+func (s Secret) check() error {
+	b, err := base64.StdEncoding.Strict().DecodeString(string(s))
+	switch {
+	case err != nil:
+		return errors.New("the secret is not base64; expected 32 random bytes in base64 (44 characters), as `userdata init` makes them")
+	case len(b) != secretBytes:
+		return fmt.Errorf("the secret has %d bytes, expected %d in base64 (44 characters), as `userdata init` makes them", len(b), secretBytes)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// static checks the description of servers on platform static.
+func (v *validator) static() {
+	const at = "spec.static"
+	servers := v.Spec.Static
+	if n := v.Spec.Servers.Expect; len(servers) == 0 {
+		v.missing(at, "platform static needs every server: - {match: {hostname: cp1}, id: cp1, hostname: cp1, addresses: [{address: 10.99.14.9/31, gateway: 10.99.14.8}]}")
+	} else if len(servers) < n && v.fine("spec.servers.expect") {
+		v.errorf(at, "describe every server that gets this user-data", "describes %s, but %s expected", count(len(servers), "server"), are(n, "server"))
+	}
+	neighbors := false
+	ids, names, addresses := map[string]int{}, map[string]int{}, map[string]int{}
+	for i, s := range servers {
+		p := index(at, i)
+		v.match(p+".match", s.Match)
+		v.name(p+".hostname", s.Hostname)
+		v.once(p+".id", ids, s.ID, i)
+		v.once(p+".hostname", names, s.Hostname, i)
+		private := false
+		for j, a := range s.Addresses {
+			q := fmt.Sprintf("%s.addresses[%d]", p, j)
+			if a.Address.IsValid() {
+				v.once(q+".address", addresses, a.Address.Addr().String(), i)
+			}
+			v.staticAddress(q, a)
+			private = private || !a.Public
+		}
+		if len(s.Addresses) > 0 && !private && v.fine(p+".addresses") {
+			v.errorf(p+".addresses", "add the private address, or remove public: true from one", "all are public, and muster listens on private addresses only")
+		}
+		for j, n := range s.BGPNeighbors {
+			v.neighbor(fmt.Sprintf("%s.bgpNeighbors[%d]", p, j), n)
+			neighbors = true
+		}
+	}
+	if len(servers) > 0 && !neighbors && v.Spec.Network.BGP.ControlPlane == SpeakerBuiltin {
+		v.errorf(at, "add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none", "no server has a BGP neighbour to announce the Elastic IPs to")
+	}
+}
+
+// match checks that exactly one criterion is given, and that it can match.
+func (v *validator) match(path string, m StaticMatch) {
+	given := 0
+	for _, s := range []string{m.Hostname, m.MAC, m.Address} {
+		if s != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		v.errorf(path, "one of hostname: cp1, mac: 52:54:00:12:34:56, address: 10.99.14.9", "has %d criteria, expected exactly one", given)
+	}
+	if _, err := net.ParseMAC(m.MAC); err != nil && m.MAC != "" {
+		v.errorf(path+".mac", "such as 52:54:00:12:34:56", "%q is not a MAC address", abbreviate(m.MAC))
+	}
+	if _, err := netip.ParseAddr(m.Address); err != nil && m.Address != "" {
+		v.errorf(path+".address", "such as 10.99.14.9, without a length", "%q is not an IP address", abbreviate(m.Address))
+	}
+}
+
+func (v *validator) staticAddress(path string, a StaticAddress) {
+	if !a.Address.IsValid() {
+		return
+	}
+	v.example(path+".address", a.Address.Addr())
+	switch g := a.Gateway; {
+	case !isUnicast(a.Address.Addr()):
+		v.errorf(path+".address", "the address of the server with the length of its subnet", "%s is no address of a server", a.Address)
+	case !g.IsValid():
+	case g == a.Address.Addr():
+		v.errorf(path+".gateway", "the router's address in that subnet", "%s is the server's own address", g)
+	case !a.Address.Masked().Contains(g) && !g.IsLinkLocalUnicast():
+		v.errorf(path+".gateway", "the router's address in that subnet; is the length right?", "%s is not in %s, so the server cannot reach it", g, a.Address.Masked())
+	}
+}
+
+func (v *validator) neighbor(path string, n StaticNeighbor) {
+	for _, as := range []struct {
+		key   string
+		value uint32
+	}{{"customerAS", n.CustomerAS}, {"peerAS", n.PeerAS}} {
+		if _, given := v.values[path+"."+as.key]; given && as.value == 0 {
+			v.errorf(path+"."+as.key, "such as 65000", "AS 0 is reserved (RFC 7607)")
+		}
+	}
+	for i, a := range n.PeerIPs {
+		p := index(path+".peerIPs", i)
+		if !isUnicast(a) {
+			v.errorf(p, "the router's address", "%s is no address of a router", a)
+		}
+		if n.CustomerIP.IsValid() && n.CustomerIP.Is4() != a.Is4() && v.fine(path+".customerIP") {
+			v.errorf(p, "make one entry of bgpNeighbors for each address family", "%s and customerIP %s are of different families", a, n.CustomerIP)
+		} else if a.Is4() != n.PeerIPs[0].Is4() {
+			v.errorf(p, "make one entry of bgpNeighbors for each address family", "%s and %s are of different families", a, n.PeerIPs[0])
+		}
+	}
+}
+
+// once reports a value that two servers have.
+func (v *validator) once(path string, seen map[string]int, value string, i int) {
+	if j, twice := seen[value]; twice && value != "" && j != i {
+		v.errorf(path, "every server has its own", "%q is that of static[%d] too", abbreviate(value), j)
+		return
+	}
+	seen[value] = i
+}

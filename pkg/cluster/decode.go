@@ -211,7 +211,7 @@ func (d *decoder) list(n *yaml.Node, path string, v reflect.Value) {
 	for i, item := range n.Content {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		d.keys[at] = place{item.Line, item.Column}
-		if isNull(item) {
+		if isNull(item) && v.Type().Elem().Kind() != reflect.Interface {
 			d.refuse(item, at, "remove it, or give it a value", "an empty element")
 			continue
 		}

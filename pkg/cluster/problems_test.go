@@ -66,14 +66,315 @@ func render(problems []Problem) []string {
 	return lines
 }
 
-func check(t *testing.T, file, old, new string, want []string) {
-	t.Helper()
-	changed := strings.Replace(file, old, new, 1)
-	if changed == file {
-		t.Fatalf("%q is not in the file", old)
-	}
-	_, problems := Parse("c.yaml", []byte(changed))
-	if diff := cmp.Diff(want, render(problems)); diff != "" {
-		t.Errorf("problems (-want +got):\n%s", diff)
+// TestProblems holds the text of every problem that a person may meet, each at its
+// place. Rows say which words of a good file are replaced by which.
+func TestProblems(t *testing.T) {
+	for _, row := range []struct {
+		name, file, old, new string
+		want                 []string
+	}{
+		{"unknown key", good, "expect: 5", "expct: 5", []string{
+			"9:5: spec.servers.expct: unknown key (did you mean expect?)",
+		}},
+		{"unknown key far from any", good, "platform: packet", "platform: packet\n  flavour: 3", []string{
+			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
+		}},
+		{"key of another place", good, "  discovery:", "  controlPlanes: 3\n  discovery:", []string{
+			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
+		}},
+		{"duplicate key", good, "    controlPlanes: 3", "    controlPlanes: 3\n    expect: 7", []string{
+			"11:5: spec.servers.expect: given twice, first in line 9 (keep one of them)",
+		}},
+		{"second document", good, "on: control-planes}\n", "on: control-planes}\n---\napiVersion: muster/v1alpha1\n", []string{
+			"21:1: a second document begins here (keep one document; remove everything from this `---` on)",
+		}},
+		{"not YAML", good, "kind: Cluster", "kind: Cluster\n bad", []string{
+			`2:7: kind: "Cluster bad" is not allowed (allowed: Cluster)`,
+		}},
+		{"tab", good, "  id:", "\tid:", []string{
+			"5:1: this is not YAML: found character that cannot start any token (look at the indentation, quotes and colons of this line and the one above)",
+		}},
+		{"missing fields", good, "  servers:\n    expect: 5\n    controlPlanes: 3\n", "", []string{
+			"4:1: spec.servers.controlPlanes: is missing (such as controlPlanes: 3)",
+			"4:1: spec.servers.expect: is missing (such as expect: 5)",
+		}},
+		{"wrong type, number as text", good, "expect: 5", `expect: "5"`, []string{
+			`9:13: spec.servers.expect: "5" is text, expected a whole number (remove the quotes)`,
+		}},
+		{"wrong type, text as number", good, "controlPlanes: 3", "controlPlanes: three", []string{
+			`10:20: spec.servers.controlPlanes: "three" is not a whole number from 0 to 2147483647 (write it in digits)`,
+		}},
+		{"wrong type, mapping", good, "metadata: {name: k8s-bgp}", "metadata: k8s-bgp", []string{
+			`3:11: metadata: is "k8s-bgp", expected a mapping (keys: name)`,
+		}},
+		{"wrong type, list", good, "podSubnets: [172.16.0.0/12]", "podSubnets: 172.16.0.0/12", []string{
+			`16:17: spec.kubernetes.podSubnets: is "172.16.0.0/12", expected a list (write it as a list: [172.16.0.0/12])`,
+		}},
+		{"wrong type, scalar", good, "version: v1.36.3", "version: [v1.36.3]", []string{
+			"14:14: spec.kubernetes.version: is a list, expected text (write one value after the key)",
+		}},
+		{"no value", good, "version: v1.36.3", "version:", []string{
+			"14:13: spec.kubernetes.version: has no value (give it a value, or remove the key)",
+		}},
+		{"name is a number", good, "name: k8s-bgp", "name: 42", []string{
+			"3:18: metadata.name: 42 is a number to YAML, expected text (write it in quotes)",
+		}},
+		{"anchor", good, "platform: packet", "platform: &p packet", []string{
+			"6:13: spec.platform: anchors and aliases are not supported (write the value out)",
+		}},
+		{"enumeration", good, "platform: packet", "platform: packt", []string{
+			`6:13: spec.platform: "packt" is not allowed (did you mean packet? allowed: packet, static)`,
+		}},
+		{"api version", good, "muster/v1alpha1", "muster/v1", []string{
+			`1:13: apiVersion: "muster/v1" is not allowed (allowed: muster/v1alpha1)`,
+		}},
+		{"id", good, "5b0c6d1f9e2a47b88c3d4e5f60718293", "5B0C", []string{
+			"5:7: spec.id: \"5B0C\" is not 32 lower-case hex digits (`userdata init` writes a new one; `openssl rand -hex 16` prints one)",
+		}},
+		{"name", good, "k8s-bgp", "K8s_BGP", []string{
+			`3:18: metadata.name: "K8s_BGP" is not a DNS label (lower-case letters, digits and hyphens, at most 63, no hyphen at either end, such as k8s-bgp)`,
+		}},
+		{"expect too small", good, "expect: 5", "expect: 2", []string{
+			"10:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
+		}},
+		{"expect zero", good, "expect: 5", "expect: 0", []string{
+			"9:13: spec.servers.expect: 0 servers cannot form a cluster (1 to 1000: the servers that get this user-data, workers too)",
+		}},
+		{"two control planes", good, "controlPlanes: 3", "controlPlanes: 2", []string{
+			"10:20: spec.servers.controlPlanes: 2 control planes stop when either fails: etcd needs a majority, so two are worse than one (1, or 3 so that one may fail)",
+		}},
+		{"four control planes", good, "controlPlanes: 3", "controlPlanes: 4", []string{
+			"10:20: warning: spec.servers.controlPlanes: 4 control planes: an even number gains nothing (3 tolerate the same number of failures)",
+		}},
+		{"majority", good, "    controlPlanes: 3", "    controlPlanes: 3\n    quorum: majority", []string{
+			"11:13: warning: spec.servers.quorum: with majority one server that loses its disk while the cluster forms may lead to two clusters (safe tolerates one wiped or surplus server in three)",
+		}},
+		{"quorum", good, "    controlPlanes: 3", "    controlPlanes: 3\n    quorum: safest", []string{
+			`11:13: spec.servers.quorum: "safest" is not allowed (did you mean safe? allowed: safe, majority)`,
+		}},
+		{"eligible twice", good, "    controlPlanes: 3", "    controlPlanes: 3\n    eligible: {tag: cp, hostname: \"[\"}", []string{
+			"11:15: spec.servers.eligible: says hostname and tag, which may contradict each other (keep one of them)",
+			`11:35: spec.servers.eligible.hostname: "[" is not a pattern (such as cp-* or node-[1-3])`,
+		}},
+		{"eligible too few", good, "    controlPlanes: 3", "    controlPlanes: 3\n    eligible: {list: [a, a]}", []string{
+			"11:22: spec.servers.eligible.list: names 2 servers, but controlPlanes is 3 (name more servers, or lower controlPlanes)",
+			`11:26: spec.servers.eligible.list[1]: "a" is listed twice, first as element 0 (remove it)`,
+		}},
+		{"electors", good, "    controlPlanes: 3", "    controlPlanes: 3\n    electors: [12ab, 5b0c6d1f9e2a47b88c3d4e5f60718293, 5b0c6d1f9e2a47b88c3d4e5f60718293]", []string{
+			"11:16: spec.servers.electors[0]: \"12ab\" is not a hardware id, which is 32 lower-case hex digits (`bootstrap status -o json` on a server shows its own as hw)",
+			`11:56: spec.servers.electors[2]: "5b0c6d1f9e2a47b88c3d4e5f60718293" is listed twice, first as element 1 (remove it)`,
+		}},
+		{"metadata url missing", good, "  metadata: {url: \"http://169.254.169.254\"}\n", "", []string{
+			"4:1: spec.metadata.url: is missing (the base URL of your metadata service, such as url: http://169.254.169.254; servers read URL/metadata)",
+		}},
+		{"metadata url of the document", good, "http://169.254.169.254", "http://169.254.169.254/metadata", []string{
+			`7:19: spec.metadata.url: "http://169.254.169.254/metadata" names the document; /metadata is appended to the base URL (write http://169.254.169.254)`,
+		}},
+		{"metadata url and deadline", good, `{url: "http://169.254.169.254"}`, `{url: "169.254.169.254", deadline: 5}`, []string{
+			`7:19: spec.metadata.url: "169.254.169.254" is not an http or https URL of a host, without user, query and fragment (such as http://169.254.169.254)`,
+			`7:48: spec.metadata.deadline: "5" is not a duration (a number with a unit: 90s, 5m, 1h30m)`,
+		}},
+		{"deadline", good, `{url: "http://169.254.169.254"}`, `{url: "http://169.254.169.254", deadline: 1s}`, []string{
+			"7:55: spec.metadata.deadline: 1s is too short for a slow service, or too long to notice a dead one (10s to 1h; 5m when left out)",
+		}},
+		{"discovery absent", good, "  discovery:\n    - static: [10.99.14.9, 10.99.14.11]\n", "", []string{
+			"4:1: spec.discovery: is missing (5 servers must find each other: - static: [10.99.14.9, 10.99.14.11], private addresses of founding servers)",
+		}},
+		{"discovery addresses", good, "[10.99.14.9, 10.99.14.11]", "[10.99.14.9/31, 127.0.0.1, 10.99.14.11, 10.99.14.11, cp1]", []string{
+			`12:16: spec.discovery[0].static[0]: "10.99.14.9/31" is a range, expected one address (leave the /31 off)`,
+			"12:31: spec.discovery[0].static[1]: 127.0.0.1 is no address of a server (the private address of a founding server)",
+			"12:55: spec.discovery[0].static[3]: 10.99.14.11 is listed twice (remove it here)",
+			`12:68: spec.discovery[0].static[4]: "cp1" is not an IP address (such as 10.99.14.9 or fd00::9)`,
+		}},
+		{"discovery of one", good, "[10.99.14.9, 10.99.14.11]", "[10.99.14.9]", []string{
+			"12:5: warning: spec.discovery: if 10.99.14.9 does not boot, the other servers never find each other (list private addresses of more founding servers)",
+		}},
+		{"agent without sha256", good, "  kubernetes:", "  agent: {urls: [\"https://a.example/b_ARCH\"]}\n  kubernetes:", []string{
+			"13:3: spec.agent.sha256: is missing (such as sha256: {amd64: …}; `sha256sum` of the file prints it. Without one a mirror could run anything as root on every server)",
+		}},
+		{"agent", good, "  kubernetes:", "  agent:\n    urls: [\"https://u:p@a.example/ARCH\", \"https://a.example/$(id)\", \"https://a.example/b\", a.example/b]\n    sha256: {amd64: abc, arm64: 0000000000000000000000000000000000000000000000000000000000000000, mips: 0000000000000000000000000000000000000000000000000000000000000000}\n  kubernetes:", []string{
+			"14:12: spec.agent.urls[0]: has a user or a password in it, and user-data is no place for one (serve it without a password: the sha256 protects it)",
+			`14:42: spec.agent.urls[1]: "https://a.example/$(id)" is not a URL (such as https://mirror.example.net/bootstrap_linux_ARCH; write %24 for special characters)`,
+			"14:69: spec.agent.urls[2]: one file cannot have the sha256 of 3 architectures (write ARCH where amd64 or arm64 stands in the file's name)",
+			`14:92: spec.agent.urls[3]: "a.example/b" is not a URL (such as https://mirror.example.net/bootstrap_linux_ARCH; write %24 for special characters)`,
+			"15:21: spec.agent.sha256.amd64: \"abc\" is not a sha256: 64 lower-case hex digits (`sha256sum bootstrap_linux_amd64` prints it)",
+			"15:33: spec.agent.sha256.arm64: 000000000000000000000000000000000000000000000000000000000000… is a number to YAML, expected text (write it in quotes)",
+			"15:105: spec.agent.sha256.mips: 000000000000000000000000000000000000000000000000000000000000… is a number to YAML, expected text (write it in quotes)",
+		}},
+		{"version without v", good, "v1.36.3", "1.36.3", []string{
+			`14:14: spec.kubernetes.version: "1.36.3" lacks the v that Kubernetes releases begin with (write v1.36.3)`,
+		}},
+		{"version of a minor", good, "v1.36.3", "v1.36", []string{
+			`14:14: spec.kubernetes.version: "v1.36" is not a release (a full release such as v1.36.3; accepted: v1.34.10+, v1.35.8+, v1.36.1+, v1.37.0+)`,
+		}},
+		{"version too old", good, "v1.36.3", "v1.35.2", []string{
+			"14:14: spec.kubernetes.version: v1.35.2 is too old: its kubeadm init waits for the endpoint, which answers only after init (take v1.35.8 or a later patch)",
+		}},
+		{"version too new", good, "v1.36.3", "v1.38.0", []string{
+			"14:14: spec.kubernetes.version: v1.38.0 is not a version that this muster was built for (accepted: v1.34.10+, v1.35.8+, v1.36.1+, v1.37.0+)",
+		}},
+		{"pod range too small", good, "172.16.0.0/12", "172.16.0.0/23", []string{
+			"16:18: spec.kubernetes.podSubnets[0]: 172.16.0.0/23 has room for 2 nodes, but 5 servers are expected (every node takes a /24: use a /21 or wider)",
+		}},
+		{"pod range smaller than a node's", good, "172.16.0.0/12", "172.16.0.0/25", []string{
+			"16:18: spec.kubernetes.podSubnets[0]: 172.16.0.0/25 has room for no node, but 5 servers are expected (every node takes a /24: use a /21 or wider)",
+		}},
+		{"pod range too wide", good, "[172.16.0.0/12]", "[172.16.0.0/12, \"fd00::/40\"]\n    dnsDomain: Cluster_Local", []string{
+			"16:33: spec.kubernetes.podSubnets[1]: fd00::/40 is too wide: kube-controller-manager splits a range into at most 65,536 nodes of a /64 (take a /48 to /64)",
+			`17:16: spec.kubernetes.dnsDomain: "Cluster_Local" is not a domain name (such as cluster.local)`,
+			"18:21: spec.kubernetes.serviceSubnets: Services have IPv4, but pods have IPv4, then IPv6 (give both lists the same address families in the same order)",
+		}},
+		{"IPv6 pod range of one node", good, "podSubnets: [172.16.0.0/12]\n    serviceSubnets: [192.168.0.0/16]", "podSubnets: [172.16.0.0/12, \"fd01::/64\"]\n    serviceSubnets: [192.168.0.0/16, \"fd98::/64\"]", []string{
+			"16:33: spec.kubernetes.podSubnets[1]: fd01::/64 has room for 1 node, but 5 servers are expected (every node takes a /64: use a /61 or wider)",
+			"17:38: spec.kubernetes.serviceSubnets[1]: fd98::/64 is too wide: kube-apiserver takes at most 2^20 Service addresses (use a /108 or narrower)",
+		}},
+		{"host bits", good, "172.16.0.0/12", "172.16.5.0/12", []string{
+			"16:18: spec.kubernetes.podSubnets[0]: 172.16.5.0/12 has bits set beyond its length (write 172.16.0.0/12)",
+		}},
+		{"two ranges of one family", good, "[172.16.0.0/12]", "[172.16.0.0/13, 172.24.0.0/13]", []string{
+			"16:33: spec.kubernetes.podSubnets[1]: a second range of the family of 172.16.0.0/13; Kubernetes takes one IPv4 and one IPv6 range (keep one, wide enough)",
+		}},
+		{"a bare address", good, "[172.16.0.0/12]", "[172.16.0.0]", []string{
+			`16:18: spec.kubernetes.podSubnets[0]: "172.16.0.0" is not an address with a length (add the length: 172.16.0.0/32 is this one address)`,
+		}},
+		{"service range too narrow", good, "192.168.0.0/16", "192.168.0.0/29", []string{
+			"17:22: spec.kubernetes.serviceSubnets[0]: 192.168.0.0/29 is too narrow: the DNS Service takes the tenth address (use a /28 or wider)",
+		}},
+		{"service range too wide", good, "192.168.0.0/16", "100.64.0.0/10", []string{
+			"17:22: spec.kubernetes.serviceSubnets[0]: 100.64.0.0/10 is too wide: kube-apiserver takes at most 2^20 Service addresses (use a /12 or narrower)",
+		}},
+		{"pods overlap services", good, "192.168.0.0/16", "172.20.0.0/16", []string{
+			"17:22: spec.kubernetes.serviceSubnets[0]: service range 172.20.0.0/16 overlaps pod range 172.16.0.0/12, in line 16 (set kubernetes.serviceSubnets to a range that shares no address with others, such as [192.168.0.0/16])",
+		}},
+		{"pods overlap discovery", good, "172.16.0.0/12", "10.96.0.0/11", []string{
+			"12:16: spec.discovery[0].static[0]: discovery address 10.99.14.9/32 overlaps pod range 10.96.0.0/11, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [172.16.0.0/12])",
+			"12:28: spec.discovery[0].static[1]: discovery address 10.99.14.11/32 overlaps pod range 10.96.0.0/11, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [172.16.0.0/12])",
+		}},
+		{"default services overlap discovery", good, "    - static: [10.99.14.9, 10.99.14.11]\n  kubernetes:\n    version: v1.36.3\n    endpoint: 147.75.194.92:6443\n    podSubnets: [172.16.0.0/12]\n    serviceSubnets: [192.168.0.0/16]\n", "    - static: [192.168.1.5, 192.168.1.6]\n  kubernetes:\n    version: v1.36.3\n    endpoint: 147.75.194.92:6443\n", []string{
+			"12:16: spec.discovery[0].static[0]: discovery address 192.168.1.5/32 overlaps service range 192.168.0.0/16, which is the default (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
+			"12:29: spec.discovery[0].static[1]: discovery address 192.168.1.6/32 overlaps service range 192.168.0.0/16, which is the default (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
+		}},
+		{"services overlap the EIP", good, "192.168.0.0/16", "147.75.192.0/20", []string{
+			"20:19: spec.network.elasticIPs[0].address: Elastic IP 147.75.194.92/32 overlaps service range 147.75.192.0/20, in line 17 (set kubernetes.serviceSubnets to a range that shares no address with others, such as [192.168.0.0/16])",
+		}},
+		{"endpoint that nothing announces", good, "endpoint: 147.75.194.92:6443", "endpoint: 147.75.194.29:6443", []string{
+			"15:15: spec.kubernetes.endpoint: nothing announces 147.75.194.29: it is not in network.elasticIPs (Elastic IPs of this file: 147.75.194.92; if something else leads to the control planes, write {address: 147.75.194.29:6443, external: true})",
+		}},
+		{"endpoint without an EIP", good, "    elasticIPs:\n      - {address: 147.75.194.92/32, on: control-planes}", "    elasticIPs: []", []string{
+			"15:15: spec.kubernetes.endpoint: nothing announces 147.75.194.92: it is not in network.elasticIPs (add {address: 147.75.194.92/32, on: control-planes} to network.elasticIPs; if something else leads to the control planes, write {address: 147.75.194.92:6443, external: true})",
+		}},
+		{"endpoint with the speaker off", good, "  network:", "  network:\n    bgp: {controlPlane: none}", []string{
+			"19:25: spec.network.bgp.controlPlane: nothing announces the endpoint 147.75.194.92 (write builtin, or make the endpoint {address: 147.75.194.92:6443, external: true})",
+		}},
+		{"speaker without an EIP", staticFile, "  kubernetes:", "  network: {bgp: {controlPlane: builtin}}\n  kubernetes:", []string{
+			"16:33: spec.network.bgp.controlPlane: there is nothing to announce (list the addresses in network.elasticIPs, or write none)",
+		}},
+		{"endpoint port", good, "92:6443", "92:8443", []string{
+			"15:15: spec.kubernetes.endpoint: port 8443: the API servers listen on 6443, and nothing translates on the way to an Elastic IP (write 147.75.194.92:6443)",
+		}},
+		{"endpoint as a URL", good, "endpoint: 147.75.194.92:6443", "endpoint: https://147.75.194.92:6443", []string{
+			`15:15: spec.kubernetes.endpoint: "https://147.75.194.92:6443" is not host:port (leave the scheme off; such as 147.75.194.92:6443, [2604:1380::1]:6443 or {address: api.example.net:6443, external: true})`,
+		}},
+		{"endpoint without port", good, "endpoint: 147.75.194.92:6443", "endpoint: 147.75.194.92", []string{
+			`15:15: spec.kubernetes.endpoint: "147.75.194.92" is not host:port (write 147.75.194.92:6443)`,
+		}},
+		{"endpoint absent", good, "    endpoint: 147.75.194.92:6443\n", "", []string{
+			"13:3: spec.kubernetes.endpoint: is missing (3 control planes need one address: an Elastic IP of network.elasticIPs as endpoint: IP:6443, or {address: host:port, external: true})",
+		}},
+		{"endpoint name", good, "endpoint: 147.75.194.92:6443", "endpoint: api.example.net:6443", []string{
+			"15:15: spec.kubernetes.endpoint: nothing announces api.example.net: it is not in network.elasticIPs (Elastic IPs of this file: 147.75.194.92; if something else leads to the control planes, write {address: api.example.net:6443, external: true})",
+		}},
+		{"EIP range", good, "92/32, on: control-planes", "0/24, on: workers", []string{
+			"20:19: spec.network.elasticIPs[0].address: 147.75.194.0/24 is a range, expected one address (write 147.75.194.0/32 for each address that the control planes shall hold)",
+			`20:40: spec.network.elasticIPs[0].on: "workers" is not allowed (allowed: control-planes)`,
+		}},
+		{"EIP without length", good, "92/32", "92", []string{
+			`20:19: spec.network.elasticIPs[0].address: "147.75.194.92" is not an address with a length (add the length: 147.75.194.92/32 is this one address)`,
+		}},
+		{"example addresses", good, "    endpoint: 147.75.194.92:6443", "    endpoint: {address: '203.0.113.1:6443', external: true}", []string{
+			"15:15: warning: spec.kubernetes.endpoint: 203.0.113.1 is an example address (203.0.113.0/24 is reserved for documentation) (put your own address)",
+		}},
+		{"ports", good, "  network:", "  ports: {gossip: 7946, agents: 31000, enrolment: 9763}\n  network:", []string{
+			"18:10: spec.ports.directory: port 9763 is that of ports.enrolment too (give each its own port)",
+			"18:19: spec.ports.gossip: port 7946 is taken by MetalLB's speakers (any port from 1024 that is free on every server; 9760 to 9763 when left out)",
+			"18:33: spec.ports.agents: port 31000 is taken by NodePorts (any port from 1024 that is free on every server; 9760 to 9763 when left out)",
+		}},
+		{"port range", good, "  network:", "  ports: {gossip: 70000}\n  network:", []string{
+			`18:19: spec.ports.gossip: "70000" is not a whole number from 0 to 65535 (write it in digits)`,
+		}},
+		{"passed on", good, "    version: v1.36.3", "    version: v1.36.3\n    kubelet: {maxPods: 200, kind: x, failCgroupV1: .nan}\n    ignorePreflightErrors: [SystemVerification]\n    skipPhases: [addon/coredns]", []string{
+			"15:24: warning: spec.kubernetes.kubelet.maxPods: goes into KubeletConfiguration unchecked (a wrong key or value shows only when servers boot)",
+			"15:35: spec.kubernetes.kubelet.kind: muster writes it itself (remove it)",
+			`15:52: spec.kubernetes.kubelet.failCgroupV1: is ".nan", which cannot be passed on (use text, a number, true, false, a list or a mapping)`,
+			`16:29: warning: spec.kubernetes.ignorePreflightErrors[0]: kubeadm goes on although its check "SystemVerification" fails (the check knows why the server will not work; mend that, if it can be mended)`,
+			`17:18: warning: spec.kubernetes.skipPhases[0]: kubeadm init leaves "addon/coredns" out (lay down what it makes by other means)`,
+		}},
+		{"containerd and unsafe", good, "  network:", "  containerd: {extra: {io.containerd.cri.v1.runtime: {restrict_oom_score_adj: true}}}\n  unsafe: {stateFilesystem: yes}\n  network:", []string{
+			"18:54: warning: spec.containerd.extra.io.containerd.cri.v1.runtime: goes into containerd's configuration unchecked (a wrong key or value shows only when servers boot)",
+			`19:29: spec.unsafe.stateFilesystem: "yes" is not a truth value (allowed: true, false (without quotes))`,
+		}},
+		{"secret", good, "spec:", "secret: c2VjcmV0\nspec:", []string{
+			"4:9: secret: does not belong into the cluster file, which people share (remove it here; it is a file of its own (`userdata init` writes NAME.secret) and `userdata render` adds it)",
+		}},
+		{"static list elsewhere", good, "  servers:", "  static:\n    - {match: {hostname: a}, id: x, hostname: a, addresses: [{address: 10.0.0.1/31}]}\n  servers:", []string{
+			"9:5: spec.static: is read by platform static only, this one is packet (write platform: static, or remove the list)",
+		}},
+		{"static, metadata", staticFile, "  platform: static", "  platform: static\n  metadata: {url: http://x}", []string{
+			"7:13: spec.metadata: is not read by platform static (remove it, or write platform: packet)",
+		}},
+		{"static, too few", staticFile, "expect: 1, controlPlanes: 1", "expect: 2, controlPlanes: 1", []string{
+			"4:1: spec.discovery: is missing (2 servers must find each other: - static: [10.99.14.9, 10.99.14.11], private addresses of founding servers)",
+			"9:5: spec.static: describes 1 server, but 2 servers are expected (describe every server that gets this user-data)",
+		}},
+		{"static, none", staticFile, "  platform: static", "  platform: static\n  discovery: [{}]", []string{
+			"7:15: spec.discovery[0].static: is missing (such as static: [10.99.14.9])",
+		}},
+		{"static, gateway", staticFile, "gateway: 10.99.14.8", "gateway: 10.99.14.7", []string{
+			"13:45: spec.static[0].addresses[0].gateway: 10.99.14.7 is not in 10.99.14.8/31, so the server cannot reach it (the router's address in that subnet; is the length right?)",
+		}},
+		{"static, public only", staticFile, "gateway: 10.99.14.8", "public: true", []string{
+			"13:9: spec.static[0].addresses: all are public, and muster listens on private addresses only (add the private address, or remove public: true from one)",
+		}},
+		{"static, match", staticFile, "{hostname: cp1}", "{hostname: cp1, mac: 52:54}", []string{
+			"9:14: spec.static[0].match: has 2 criteria, expected exactly one (one of hostname: cp1, mac: 52:54:00:12:34:56, address: 10.99.14.9)",
+			`9:35: spec.static[0].match.mac: "52:54" is not a MAC address (such as 52:54:00:12:34:56)`,
+		}},
+		{"static, neighbours", staticFile, "customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], md5: hunter2", "customerAS: 0, peerAS: -1, peerIPs: [169.254.255.1, fe80::1], md5: 12345", []string{
+			"15:24: spec.static[0].bgpNeighbors[0].customerAS: AS 0 is reserved (RFC 7607) (such as 65000)",
+			`15:35: spec.static[0].bgpNeighbors[0].peerAS: "-1" is not a whole number from 0 to 4294967295 (write it in digits)`,
+			"15:64: spec.static[0].bgpNeighbors[0].peerIPs[1]: fe80::1 and 169.254.255.1 are of different families (make one entry of bgpNeighbors for each address family)",
+			"15:79: spec.static[0].bgpNeighbors[0].md5: a secret is a number to YAML, expected text (write it in quotes)",
+		}},
+		{"static, duplicates", staticFile, "  kubernetes: {", "    - match: {mac: '52:54:00:12:34:56'}\n      id: one\n      hostname: cp1\n      addresses: [{address: 10.99.14.9/31}]\n  kubernetes: {", []string{
+			`17:11: spec.static[1].id: "one" is that of static[0] too (every server has its own)`,
+			`18:17: spec.static[1].hostname: "cp1" is that of static[0] too (every server has its own)`,
+			`19:29: spec.static[1].addresses[0].address: "10.99.14.9" is that of static[0] too (every server has its own)`,
+		}},
+		{"static, pods in its subnet", staticFile, "10.99.14.9/31, gateway: 10.99.14.8", "172.16.3.4/24, gateway: 172.16.3.1", []string{
+			"13:21: spec.static[0].addresses[0].address: the subnet of server cp1 172.16.3.0/24 overlaps pod range 172.16.0.0/12, which is the default (set kubernetes.podSubnets to a range that shares no address with others, such as [10.244.0.0/16])",
+		}},
+		{"static, empty addresses", staticFile, "      addresses:\n        - {address: 10.99.14.9/31, gateway: 10.99.14.8}\n", "      addresses: []\n", []string{
+			"12:7: spec.static[0].addresses: is missing (such as addresses: [{address: 10.99.14.9/31, gateway: 10.99.14.8}])",
+		}},
+		{"EIP twice", good, "    elasticIPs:\n", "    elasticIPs:\n      - {address: 147.75.194.92/32, on: control-planes}\n", []string{
+			"21:19: spec.network.elasticIPs[1].address: Elastic IP 147.75.194.92/32 overlaps Elastic IP 147.75.194.92/32, in line 20 (each needs its own address)",
+		}},
+		{"static, no neighbours", staticFile, "      bgpNeighbors:\n        - {customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], md5: hunter2}\n", "  network: {elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]}\n", []string{
+			"9:5: spec.static: no server has a BGP neighbour to announce the Elastic IPs to (add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none)",
+		}},
+		{"empty file", good, good, "", []string{
+			"1:1: the file is empty (`userdata init NAME` writes a cluster file to start from)",
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			changed := strings.Replace(row.file, row.old, row.new, 1)
+			if changed == row.file {
+				t.Fatalf("%q is not in the file", row.old)
+			}
+			_, problems := Parse("c.yaml", []byte(changed))
+			if diff := cmp.Diff(row.want, render(problems)); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

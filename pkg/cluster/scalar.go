@@ -49,7 +49,7 @@ func (d *decoder) text(n *yaml.Node, path string, tag reflect.StructTag, v refle
 		if near := nearest(n.Value, allowed); near != "" && len(allowed) > 1 {
 			hint = "did you mean " + near + "? " + hint
 		}
-		d.refuse(n, path, hint, "%s is not a value that it can have", shown)
+		d.refuse(n, path, hint, "%s is not allowed", shown)
 	case n.Value == "":
 		d.refuse(n, path, "give it a value, or remove the key", "has no value")
 	default:
@@ -81,7 +81,7 @@ func (d *decoder) number(n *yaml.Node, path string, v reflect.Value) {
 		return
 	}
 	if err != nil || float64(i) < low || float64(i) > high {
-		d.refuse(n, path, fmt.Sprintf("a number from %.0f to %.0f, in digits", low, high), "%s is not a whole number that it can have", quoted(n))
+		d.refuse(n, path, "write it in digits", "%s is not a whole number from %.0f to %.0f", quoted(n), low, high)
 		return
 	}
 	if v.CanInt() {
@@ -120,7 +120,7 @@ func (d *decoder) prefix(n *yaml.Node, path string, v reflect.Value) {
 	case err != nil:
 		hint := "an address, a slash and a length, such as 172.16.0.0/12 or fd00:10::/56"
 		if a, err := netip.ParseAddr(n.Value); err == nil {
-			hint = fmt.Sprintf("write %s/%d for this one address", a, a.BitLen())
+			hint = fmt.Sprintf("add the length: %s/%d is this one address", a, a.BitLen())
 		}
 		d.refuse(n, path, hint, "%s is not an address with a length", quoted(n))
 	case p.Addr().Is4In6():

@@ -138,6 +138,11 @@ func (v *validator) source() {
 	} else if strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/metadata") {
 		v.errorf(at+".url", "write "+strings.TrimSuffix(strings.TrimRight(m.URL, "/"), "/metadata"), "%q names the document; /metadata is appended to the base URL", m.URL)
 	}
+	if u, err := url.Parse(m.URL); err == nil {
+		if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+			v.example(at+".url", a)
+		}
+	}
 	if m.Deadline != 0 && (m.Deadline < 10*time.Second || m.Deadline > time.Hour) {
 		v.errorf(at+".deadline", "10s to 1h; 5m when left out", "%s is too short for a slow service, or too long to notice a dead one", m.Deadline)
 	}

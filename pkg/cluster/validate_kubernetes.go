@@ -45,7 +45,7 @@ func (v *validator) kubernetes() {
 	}
 	v.families(at+".podSubnets", k.PodSubnets)
 	v.families(at+".serviceSubnets", k.ServiceSubnets)
-	if pods, services := familiesOf(k.PodSubnets), familiesOf(k.ServiceSubnets); pods != services && v.fine(at+".podSubnets", at+".serviceSubnets") {
+	if pods, services := familiesOf(k.PodSubnets), familiesOf(k.ServiceSubnets); pods != "" && services != "" && pods != services {
 		v.errorf(at+".serviceSubnets", "give both lists the same address families in the same order", "Services have %s, but pods have %s", services, pods)
 	}
 	for i, p := range k.PodSubnets {
@@ -61,7 +61,10 @@ func (v *validator) kubernetes() {
 func (v *validator) families(path string, list []netip.Prefix) {
 	first := map[bool]int{}
 	for i, p := range list {
-		if p.IsValid() && p != p.Masked() {
+		if !p.IsValid() {
+			continue // refused already
+		}
+		if p != p.Masked() {
 			v.errorf(index(path, i), "write "+p.Masked().String(), "%s has bits set beyond its length", p)
 		}
 		if j, twice := first[p.Addr().Is4()]; twice {
@@ -72,9 +75,14 @@ func (v *validator) families(path string, list []netip.Prefix) {
 	}
 }
 
+// familiesOf names the address families of a list in order, "" when the list has
+// other problems.
 func familiesOf(list []netip.Prefix) string {
 	var names []string
-	for _, p := range list {
+	for i, p := range list {
+		if !p.IsValid() || i > 0 && p.Addr().Is4() == list[0].Addr().Is4() {
+			return ""
+		}
 		if p.Addr().Is4() {
 			names = append(names, "IPv4")
 		} else {
@@ -145,6 +153,9 @@ func (v *validator) serviceSize(path string, p netip.Prefix) {
 	}
 }
 
+// unchecked is the hint beside what is passed on.
+const unchecked = "a wrong key or value shows only when servers boot"
+
 // passedOn warns of everything that reaches kubeadm, kubelet or containerd
 // without a check.
 func (v *validator) passedOn() {
@@ -159,16 +170,16 @@ func (v *validator) passedOn() {
 				v.errorf(at+m.key+"."+key, "remove it", "muster writes it itself")
 				continue
 			}
-			v.warnf(at+m.key+"."+key, "", "goes into %s unchecked", m.kind)
+			v.warnf(at+m.key+"."+key, unchecked, "goes into %s unchecked", m.kind)
 		}
 	}
 	for i, check := range k.IgnorePreflightErrors {
-		v.warnf(index(at+"ignorePreflightErrors", i), "", "kubeadm goes on although its check %q fails", abbreviate(check))
+		v.warnf(index(at+"ignorePreflightErrors", i), "the check knows why the server will not work; mend that, if it can be mended", "kubeadm goes on although its check %q fails", abbreviate(check))
 	}
 	for i, phase := range k.SkipPhases {
-		v.warnf(index(at+"skipPhases", i), "", "kubeadm init leaves %q out; nothing else does it", abbreviate(phase))
+		v.warnf(index(at+"skipPhases", i), "lay down what it makes by other means", "kubeadm init leaves %q out", abbreviate(phase))
 	}
 	for _, plugin := range sortedKeys(v.Spec.Containerd.Extra) {
-		v.warnf("spec.containerd.extra."+plugin, "", "goes into containerd's configuration unchecked")
+		v.warnf("spec.containerd.extra."+plugin, unchecked, "goes into containerd's configuration unchecked")
 	}
 }

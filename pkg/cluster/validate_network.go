@@ -76,8 +76,8 @@ func (v *validator) announced(at, host string, a netip.Addr) {
 		return
 	}
 	var known []string
-	for i, e := range v.Spec.Network.ElasticIPs {
-		if !v.fine(index("spec.network.elasticIPs", i) + ".address") {
+	for _, e := range v.Spec.Network.ElasticIPs {
+		if !e.Address.IsSingleIP() { // has a problem of its own
 			return
 		}
 		known = append(known, e.Address.Addr().String())
@@ -165,11 +165,11 @@ func (v *validator) ranges() {
 			if _, given := v.values[a.path]; !given { // a default: the person wrote the other one
 				at, other = b, a
 			}
-			where := "the default"
+			where := "which is the default"
 			if _, given := v.values[other.path]; given {
-				where = fmt.Sprintf("line %d", v.place(other.path, v.values).line)
+				where = fmt.Sprintf("in line %d", v.place(other.path, v.values).line)
 			}
-			v.errorf(at.path, v.remedy(at, other, spans), "%s %s overlaps %s %s (%s)", at.what, at.prefix, other.what, other.prefix, where)
+			v.errorf(at.path, v.remedy(at, other, spans), "%s %s overlaps %s %s, %s", at.what, at.prefix, other.what, other.prefix, where)
 		}
 	}
 }

@@ -7,7 +7,7 @@
 // is no goroutine, clock, randomness, disk or network in here, so that a checker
 // can drive this very code through every schedule.
 //
-// Floor 1: it imports only pkg/cluster.
+// Floor 1: it imports only pkg/cluster and pkg/device.
 package election
 
 import (

@@ -2,9 +2,6 @@ package election
 
 import "fmt"
 
-// maxField bounds every string of the fence, in bytes.
-const maxField = 256
-
 // Origin says where a server's state comes from.
 type Origin string
 

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
+
+	"github.com/mustermetal/muster/pkg/device"
 )
 
 // Leader is the value of a LEADER slot: who shall build the first control
@@ -98,24 +98,14 @@ type Sealed struct {
 // Hardware is what a server's identity was made of. HW is the chosen identity;
 // the rest tells a late network card from a cloned disk.
 type Hardware struct {
-	HW   string   `json:"hw"`             // 32 hex digits
-	UUID string   `json:"uuid,omitempty"` // DMI product UUID, as read
-	MACs []string `json:"macs,omitempty"` // permanent addresses, sorted, lower case
+	HW string `json:"hw"` // 32 hex digits
+	device.Hardware
 }
 
 // Same says whether a state that was written on the hardware h belongs to the
-// hardware now: the chosen id must match and, where both know MACs, one must be
-// shared.
+// hardware now.
 func (h Hardware) Same(now Hardware) bool {
-	if h.HW != now.HW {
-		return false
-	}
-	if len(h.MACs) == 0 || len(now.MACs) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(now.MACs, func(mac string) bool {
-		return slices.ContainsFunc(h.MACs, func(old string) bool { return strings.EqualFold(old, mac) })
-	})
+	return device.SameHardware(h.HW, h.Hardware, now.HW, now.Hardware)
 }
 
 // State is what an elector keeps on disk. It is a value: no Slot that was

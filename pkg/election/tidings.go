@@ -1,0 +1,199 @@
+package election
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// seal takes the GO holder's word that its control plane runs.
+func (s *step) seal(e InitDone) {
+	if s.state.IsSealed() {
+		return
+	}
+	if !s.state.HoldsGo() {
+		s.note("kubeadm init is reported done, but this server does not hold GO: not sealed")
+		return
+	}
+	l, epoch, _ := s.state.Leader()
+	s.settleSealed(Sealed{Epoch: epoch, CAHash: l.CAHash, Endpoint: e.Endpoint})
+	s.spread.on, s.spread.tries, s.tellAll = true, 0, true
+}
+
+// acknowledge notes how much a server knows.
+func (s *step) acknowledge(inst string, m Message) {
+	if !s.spread.on || !s.roll.shows(inst) {
+		return
+	}
+	now := ack{inst: inst, known: len(m.Decided), sealed: m.Sealed != Sealed{}}
+	at, found := slices.BinarySearchFunc(s.spread.acks, inst, func(a ack, inst string) int { return cmp.Compare(a.inst, inst) })
+	if found && (s.spread.acks[at] == now || now.known < s.spread.acks[at].known) {
+		return // nothing new, or a message that was overtaken
+	}
+	acks := slices.Clone(s.spread.acks)
+	if found {
+		now.sealed = now.sealed || acks[at].sealed
+		acks[at] = now
+	} else {
+		acks = slices.Insert(acks, at, now)
+	}
+	s.spread.acks = acks
+}
+
+// behind says whether a server must be told something by this one.
+func (s *step) behind(inst string) bool {
+	if !s.spread.on || s.reconfigured() {
+		return false
+	}
+	var a ack
+	at, found := slices.BinarySearchFunc(s.spread.acks, inst, func(a ack, inst string) int { return cmp.Compare(a.inst, inst) })
+	if found {
+		a = s.spread.acks[at]
+	}
+	return s.state.IsSealed() && !a.sealed || !a.sealed && a.known < s.state.known()
+}
+
+// tellBehind sends the decisions to everyone who is behind and who gets no
+// other message in this step anyway, and comes back while there is anyone.
+func (s *step) tellBehind() {
+	reached := map[string]bool{}
+	for _, m := range s.sends {
+		reached[m.To] = true
+	}
+	any := false
+	for _, p := range s.roll.peers {
+		if !s.behind(p.Inst) {
+			continue
+		}
+		any = true
+		if !reached[p.Inst] {
+			s.send(p.Inst, Message{Kind: Tidings})
+		}
+	}
+	s.spread.armed = any
+	if any {
+		s.set(TimerSpread, backoff(spreadBase, spreadMax, s.spread.tries))
+		s.spread.tries++
+	}
+}
+
+// askFew is how many servers are asked at a time beside the leader.
+const askFew = 3
+
+// askAround asks what is decided, until the cluster is sealed. The GO holder
+// makes the next news itself.
+func (s *step) askAround() {
+	if s.ask.armed || s.state.IsSealed() || s.state.HoldsGo() || len(s.roll.peers) == 0 {
+		return
+	}
+	leader, _, led := s.state.Leader()
+	peers := s.roll.peers
+	asked := make([]string, 0, askFew+1)
+	if led && s.roll.shows(leader.Inst) {
+		asked = append(asked, leader.Inst)
+	}
+	// Servers start at different places of the same list.
+	start := int(s.jitter(1<<30)) + s.ask.tries*askFew
+	for i := range min(askFew, len(peers)) {
+		asked = append(asked, peers[(start+i)%len(peers)].Inst)
+	}
+	if len(s.claims) > 0 {
+		for _, p := range peers { // a majority must be heard, so all are asked
+			if !slices.ContainsFunc(s.claims, func(c claim) bool { return c.hw == p.HW }) {
+				asked = append(asked, p.Inst)
+			}
+		}
+	}
+	slices.Sort(asked)
+	for _, inst := range slices.Compact(asked) {
+		s.send(inst, Message{Kind: Ask})
+	}
+	s.ask.armed = true
+	s.set(TimerAsk, backoff(askBase, askMax, s.ask.tries))
+	s.ask.tries++
+}
+
+// askStand asks, after a boot, whether this server's GO was superseded while it
+// was away. Those who supersede are a majority without this server, so a
+// majority with it holds at least one of them.
+func (s *step) askStand() {
+	if s.stand.ok || s.state.IsSealed() || !s.state.HoldsGo() || s.barredItself() != mayVote {
+		return
+	}
+	if 1+s.counted(s.stand.votes) >= Majority(s.cfg.N) {
+		s.stand.ok = true
+		s.set(TimerStand, 0)
+		return
+	}
+	if s.stand.armed {
+		return
+	}
+	for _, p := range s.roll.peers {
+		if !slices.Contains(s.stand.votes, p.HW) {
+			s.send(p.Inst, s.standQuestion())
+		}
+	}
+	s.stand.armed = true
+	s.set(TimerStand, backoff(askBase, askMax, s.stand.tries))
+	s.stand.tries++
+}
+
+func (s *step) standQuestion() Message { return Message{Kind: Stand, Nonce: s.boot} }
+
+// confirms answers Stand: the asker leads the newest decree known here, GO is
+// decided, and nothing was promised after it.
+func (s *step) confirms(from Sender, m Message) bool {
+	l, _, ok := s.state.Leader()
+	return ok && s.state.Gone() && l.Inst == from.Inst && len(m.Decided) == s.state.known() &&
+		len(s.state.Slots) == s.state.known() && s.barredItself() == mayVote
+}
+
+// Problems are the sentences that an operator must see, sorted: servers too
+// many, twice or counting differently, and why this one takes no part.
+func (c Core) Problems() []string {
+	var out []string
+	switch c.barredItself() {
+	case barForeign:
+		out = append(out, fmt.Sprintf("the state on this disk belongs to cluster %s, the user-data to cluster %s: nothing is touched; "+
+			"to give this server to the new cluster, run bootstrap reset on it", c.state.SpecID, c.cfg.SpecID))
+	case barConflict:
+		out = append(out, c.conflict)
+	case barReconfigured:
+		out = append(out, fmt.Sprintf("this server began with expect: %d (config %.8s), its user-data now says %d (config %.8s): it does not vote; "+
+			"restore the first user-data", c.state.N, c.state.Config, c.cfg.N, c.hash))
+	case barEvidence:
+		out = append(out, fmt.Sprintf("there is no decree on this disk, but %s: this server does not vote; "+
+			"if it shall be a new member, run bootstrap reset on it", c.evidence))
+	case barNoElector, barTwin, barDoubled, mayVote:
+	}
+	if c.roll.twin != "" && c.conflict == "" {
+		out = append(out, c.roll.twin)
+	}
+	if !c.state.IsSealed() {
+		out = append(out, c.crowd()...)
+	} else if c.state.Config != c.hash && !c.foreign() {
+		out = append(out, "the user-data's expect, quorum or electors differ from those the cluster was formed with; it is sealed, so they are ignored")
+	}
+	for _, x := range c.strangers {
+		out = append(out, x.text)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// crowd says who is here too often.
+func (c Core) crowd() []string {
+	var out []string
+	for _, hw := range c.roll.doubled {
+		out = append(out, fmt.Sprintf("two live instances carry the hardware id %s (%s): neither votes; switch one off, "+
+			"or set spec.identity.source to mac where the firmware gives every server the same UUID", hw, c.names([]string{hw})))
+	}
+	if n := c.surplus(); n > 0 {
+		text := fmt.Sprintf("%d servers share this user-data, which expects %d: %s", c.cfg.N+n, c.cfg.N, c.names(c.roll.hardware))
+		if limit := 2*c.cfg.Q - 1; c.cfg.N+n > limit {
+			text += fmt.Sprintf("; above %d nobody votes: switch off those that do not belong, or name the electors in spec.servers.electors", limit)
+		}
+		out = append(out, text)
+	}
+	return out
+}

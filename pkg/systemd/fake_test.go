@@ -41,6 +41,8 @@ func newFake(dir string) *fake {
 func (f *fake) Connected() bool { return !f.lost }
 func (f *fake) Close()          {}
 
+func (f *fake) Pin(context.Context, string) func() { return func() {} }
+
 func (f *fake) ReloadContext(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,7 +167,7 @@ func (f *fake) run(name, text string, job uint32) {
 func execute(text string) (string, map[string]any) {
 	p := map[string]any{
 		"ActiveState": "inactive", "SubState": "dead", "Result": "success", "ExecMainStatus": int32(0),
-		"ConditionResult": true, "AssertResult": true, "ExecCondition": [][]any{}, "ExecStartPre": [][]any{},
+		"ConditionResult": true, "AssertResult": true, "ConditionTimestamp": uint64(1), "ExecCondition": [][]any{}, "ExecStartPre": [][]any{},
 	}
 	remain := strings.Contains(text, "RemainAfterExit=yes")
 	scan := bufio.NewScanner(strings.NewReader(text))

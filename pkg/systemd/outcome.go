@@ -22,8 +22,8 @@ type Outcome struct {
 	Result      string // success, exit-code, timeout, exec-condition, …
 	StatusText  string // what the service said of itself by STATUS=
 	NeedReload  bool   // its file differs from what systemd has read
-	Condition   bool   // the Condition…= of the last start held
-	Assert      bool   // the Assert…= of the last start held
+	Condition   bool   // no Condition…= of the last start failed
+	Assert      bool   // no Assert…= of the last start failed
 	JobID       uint32 // of the job that waits or runs now, 0 for none
 	Invocation  string // id of the last run, 32 hex digits
 
@@ -99,6 +99,10 @@ func outcome(unit string, p map[string]any) Outcome {
 		Unit: unit, LoadState: text("LoadState"), ActiveState: text("ActiveState"), SubState: text("SubState"),
 		Result: text("Result"), StatusText: text("StatusText"), NeedReload: flag("NeedDaemonReload"),
 		Condition: flag("ConditionResult"), Assert: flag("AssertResult"),
+	}
+	// A unit that systemd has just loaded (anew) has judged nothing yet.
+	if at, _ := p["ConditionTimestamp"].(uint64); at == 0 {
+		o.Condition, o.Assert = true, true
 	}
 	if n, ok := p["ExecMainStatus"].(int32); ok {
 		o.ExecMainStatus = int(n)

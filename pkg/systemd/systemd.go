@@ -25,7 +25,7 @@ import (
 // content is there.
 type WriteFile func(path string, data []byte, perm fs.FileMode) error
 
-// bus is what is used of *dbus.Conn.
+// bus is what is used of a connection to systemd.
 type bus interface {
 	StartUnitContext(ctx context.Context, name, mode string, done chan<- string) (int, error)
 	StopUnitContext(ctx context.Context, name, mode string, done chan<- string) (int, error)
@@ -34,6 +34,7 @@ type bus interface {
 	EnableUnitFilesContext(ctx context.Context, files []string, runtime, force bool) (bool, []dbus.EnableUnitFileChange, error)
 	ResetFailedUnitContext(ctx context.Context, name string) error
 	GetAllPropertiesContext(ctx context.Context, unit string) (map[string]any, error)
+	Pin(ctx context.Context, unit string) (release func())
 	Connected() bool
 	Close()
 }
@@ -56,11 +57,7 @@ type Manager struct {
 // (/etc/systemd/system). The connection ends with ctx, which therefore is the
 // life of the agent and not the deadline of one call.
 func Open(ctx context.Context, dir string, write WriteFile) (*Manager, error) {
-	m := &Manager{dir: dir, write: write, life: ctx, poll: lost, journal: readJournal}
-	m.dial = func(ctx context.Context) (bus, error) {
-		// The system bus, or PID 1's own socket where no D-Bus daemon runs.
-		return dbus.NewWithContext(ctx)
-	}
+	m := &Manager{dir: dir, write: write, life: ctx, poll: lost, dial: dial, journal: readJournal}
 	if _, err := m.bus(); err != nil {
 		return nil, err
 	}
@@ -243,6 +240,7 @@ func (m *Manager) run(ctx context.Context, verb, unit string, job jobFunc) error
 	if err != nil {
 		return err
 	}
+	defer c.Pin(ctx, unit)()
 	result, err := m.wait(ctx, c, unit, job)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, unit, err)

@@ -66,13 +66,15 @@ func suite(t *testing.T, m *Manager) {
 		name("assert"):    unit("AssertPathExists=/nonexistent", oneshot, "ExecStart=/bin/true"),
 		name("slow"):      unit(oneshot, "RemainAfterExit=yes", "ExecStart=/bin/sleep 0.5"),
 	}
-	t.Cleanup(func() {
-		for n := range files {
-			_ = os.Remove(filepath.Join(m.dir, n))
-		}
-	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	defer func() {
+		for n := range files {
+			if err := errors.Join(m.Stop(ctx, n), os.Remove(filepath.Join(m.dir, n))); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
 
 	changed, err := m.Install(ctx, files)
 	if err != nil || len(changed) != len(files) {

@@ -45,13 +45,15 @@ type Member struct {
 	Address netip.Addr `json:"address"`
 	Role    Role       `json:"role"`
 	Phase   Phase      `json:"phase"`
-	Epoch   uint64     `json:"epoch"` // of the decree under which the row was made
+	Detail  string     `json:"detail,omitempty"` // what the server last said of this phase, a sentence
+	Epoch   uint64     `json:"epoch"`            // of the decree under which the row was made
 }
 
 // Status is what one server says of itself.
 type Status struct {
 	Member
 	Since   time.Time `json:"since"`             // when this phase began, server's clock
+	Time    time.Time `json:"time"`              // the server's clock when it answered
 	Waiting string    `json:"waiting,omitempty"` // what it waits for, why, and what the operator may do
 	Problem string    `json:"problem,omitempty"` // the last error, a sentence
 	// Decree is what this server knows to be decided.
@@ -62,13 +64,14 @@ type Status struct {
 
 // Decree is the fence as a person sees it.
 type Decree struct {
-	State  string `json:"state"` // forming | leader | go | sealed
-	Epoch  uint64 `json:"epoch"`
-	Leader string `json:"leader,omitempty"` // inst
-	CAHash string `json:"caHash,omitempty"` // sha256:… of the cluster CA's public key
-	Votes  int    `json:"votes"`            // distinct hardware visible that may vote
-	Quorum int    `json:"quorum"`
-	Expect int    `json:"expect"`
+	State      string `json:"state"` // forming | leader | go | sealed
+	Epoch      uint64 `json:"epoch"`
+	Leader     string `json:"leader,omitempty"` // inst
+	LeaderName string `json:"leaderName,omitempty"`
+	CAHash     string `json:"caHash,omitempty"` // sha256:… of the cluster CA's public key
+	Votes      int    `json:"votes"`            // distinct hardware visible that may vote
+	Quorum     int    `json:"quorum"`
+	Expect     int    `json:"expect"`
 }
 
 // NetworkStatus says what is announced from here.

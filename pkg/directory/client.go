@@ -1,0 +1,121 @@
+package directory
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// clientTimeout bounds one call when the caller's context does not; it is
+// longer than the server takes to say that nobody leads.
+const clientTimeout = operationTimeout + 5*time.Second
+
+// maxReply bounds an answer, in bytes: thousands of members.
+const maxReply = 16 << 20
+
+// Client talks to the directory's process on the same server. Its errors are the
+// ones of this package; ErrUnavailable also when the process does not run yet.
+type Client struct {
+	http *http.Client
+	path string
+}
+
+// NewClient returns a client of the socket at path (layout.DirectorySock). It
+// connects at the first call.
+func NewClient(path string) *Client {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+		MaxIdleConnsPerHost: 2,
+		IdleConnTimeout:     30 * time.Second,
+	}
+	return &Client{http: &http.Client{Transport: transport}, path: path}
+}
+
+// ClaimRole gives an instance a row and returns its role: at most
+// Claim.ControlPlanes instances ever become control planes. The same claim again
+// returns the same role. Errors: ErrNameTaken, ErrFirstTaken, ErrInvalid.
+func (c *Client) ClaimRole(ctx context.Context, claim Claim) (member.Role, error) {
+	var reply claimReply
+	err := c.call(ctx, pathClaim, claim, &reply)
+	return reply.Role, err
+}
+
+// Members returns all rows, control planes first, each group by name.
+func (c *Client) Members(ctx context.Context) ([]member.Member, error) {
+	var reply membersList
+	err := c.call(ctx, pathMembers, nothing{}, &reply)
+	return reply.Members, err
+}
+
+// SetPhase writes how far an instance is; detail is a sentence for people, at
+// most 1024 bytes. Errors: ErrUnknownMember, ErrInvalid.
+func (c *Client) SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error {
+	return c.call(ctx, pathPhase, phaseDoc{Inst: inst, Phase: phase, Detail: detail}, &nothing{})
+}
+
+// AcquireJoin asks for the turn to join as a control plane; when it is not
+// granted the answer names the holder's instance. Errors: ErrUnknownMember,
+// ErrNotControlPlane.
+func (c *Client) AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error) {
+	var turn agent.JoinTurn
+	err := c.call(ctx, pathAcquire, turnDoc{Inst: inst}, &turn)
+	return turn, err
+}
+
+// RenewJoin tells that the holder is alive; call it at least once a minute while
+// the join runs. Error: ErrLockLost, then stop before the next step.
+func (c *Client) RenewJoin(ctx context.Context, inst string, token int64) error {
+	return c.call(ctx, pathRenew, turnDoc{Inst: inst, Token: token}, &nothing{})
+}
+
+// ReleaseJoin ends the turn; ending it twice is no error. Error: ErrLockLost.
+func (c *Client) ReleaseJoin(ctx context.Context, inst string, token int64) error {
+	return c.call(ctx, pathRelease, turnDoc{Inst: inst, Token: token}, &nothing{})
+}
+
+// Nodes returns the nodes of the database and which of them leads, by address.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	var reply nodesList
+	err := c.call(ctx, pathNodes, nothing{}, &reply)
+	return reply.Nodes, err
+}
+
+func (c *Client) call(ctx context.Context, path string, request, reply any) error {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	defer cancel()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("ask the directory: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://directory"+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("ask the directory: %w", err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	response, err := c.http.Do(r)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return fmt.Errorf("ask the directory: %w", context.Canceled)
+		}
+		return fmt.Errorf("%w on %s (is muster-directory.service running? journalctl -u muster-directory): %w", ErrUnavailable, c.path, err)
+	}
+	defer response.Body.Close() //nolint:errcheck // read to its end below
+	if response.StatusCode != http.StatusOK {
+		return decodeProblem(response.Status, response.Body)
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, maxReply)).Decode(reply); err != nil {
+		return fmt.Errorf("read the directory's answer to %s: %w", path, err)
+	}
+	return nil
+}

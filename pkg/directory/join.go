@@ -1,0 +1,117 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/canonical/go-dqlite/client"
+)
+
+const (
+	// roundTimeout bounds one attempt to find the leader through the peers.
+	roundTimeout = 10 * time.Second
+	// roundPause lies between two attempts.
+	roundPause = time.Second
+)
+
+// prepareJoin makes the directory's files ready for a node that joins. It waits,
+// for as long as ctx allows, for a leader whose database is the decree's; so a
+// false directory is never joined. With fresh, what lies in Dir is thrown away,
+// after the leader has removed the node that it was: dqlite refuses an address
+// or an id that it has already, for ever (go-dqlite 1.22.0).
+func prepareJoin(ctx context.Context, c Config, f found, fresh bool) error {
+	peers := strings.Join(c.others(), ", ")
+	for round := 0; ; round++ {
+		err := tryPrepare(ctx, c, f, fresh)
+		if err == nil || errors.Is(err, ErrFalse) || errors.Is(err, ErrRefused) || ctx.Err() != nil {
+			return err
+		}
+		if round == 0 || round%10 == 9 {
+			c.say(ctx, fmt.Sprintf("waiting for the leader of the directory at %s: %v", peers, err))
+		}
+		if err := pause(ctx, roundPause); err != nil {
+			return err
+		}
+	}
+}
+
+func tryPrepare(ctx context.Context, c Config, f found, fresh bool) error {
+	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	defer cancel()
+	store, err := addresses(ctx, c.others())
+	if err != nil {
+		return err
+	}
+	db, err := openDB(store, dialer(c.Dial), c.Log)
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // only read from
+	if err := verifyMeta(ctx, db, c.decree()); err != nil {
+		return explain(err)
+	}
+	leader, err := client.FindLeader(ctx, store, client.WithDialFunc(dialer(c.Dial)), client.WithLogFunc(logFunc(c.Log)))
+	if err != nil {
+		return fmt.Errorf("find the leader: %w", err)
+	}
+	defer leader.Close() //nolint:errcheck // nothing was written through it that is not confirmed
+	nodes, err := leader.Cluster(ctx)
+	if err != nil {
+		return fmt.Errorf("list the nodes: %w", err)
+	}
+	added := false
+	for _, n := range nodes {
+		mine := f.info != nil && n.ID == f.info.ID
+		if mine && !fresh {
+			added = true
+			continue
+		}
+		if mine || n.Address == c.Address.String() {
+			c.Log.InfoContext(ctx, "removing the node that this server was", "id", n.ID, "address", n.Address, "role", n.Role)
+			if err := leader.Remove(ctx, n.ID); err != nil {
+				return fmt.Errorf("remove node %d at %s, which this server was: %w", n.ID, n.Address, err)
+			}
+		}
+	}
+	switch {
+	case fresh:
+		return clearDir(c.Dir)
+	case added && f.join:
+		// Added before the crash: adding again would be refused for ever.
+		if err := os.Remove(filepath.Join(c.Dir, joinFile)); err != nil {
+			return fmt.Errorf("end the interrupted join: %w", err)
+		}
+		return syncDir(c.Dir)
+	case !added && !f.join:
+		return clearDir(c.Dir) // was added once, and removed since
+	}
+	return nil
+}
+
+// clearDir leaves an empty directory.
+func clearDir(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("throw the directory's files away: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory's files: %w", err)
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

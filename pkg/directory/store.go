@@ -1,0 +1,279 @@
+package directory
+
+import (
+	"context"
+	"database/sql"
+	sqldriver "database/sql/driver"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// Claim asks for a row, and with it for a role.
+type Claim struct {
+	Inst     string     `json:"inst"` // 32 hex digits
+	HW       string     `json:"hw"`   // 32 hex digits
+	Name     string     `json:"name"` // Kubernetes node name, unique
+	Address  netip.Addr `json:"address"`
+	Eligible bool       `json:"eligible"` // may become a control plane
+	// First is the holder of GO: it is a control plane and has the first place,
+	// which no other can take even when it asks earlier.
+	First         bool `json:"first"`
+	ControlPlanes int  `json:"controlPlanes"` // K of the cluster file
+}
+
+func (c Claim) validate() error {
+	var wrong []string
+	if !validHex(c.Inst, 32) {
+		wrong = append(wrong, fmt.Sprintf("instance %q is not 32 hex digits", c.Inst))
+	}
+	if !validHex(c.HW, 32) {
+		wrong = append(wrong, fmt.Sprintf("hardware id %q is not 32 hex digits", c.HW))
+	}
+	if c.Name == "" || len(c.Name) > 253 {
+		wrong = append(wrong, fmt.Sprintf("node name %q has %d characters, allowed are 1 to 253", c.Name, len(c.Name)))
+	}
+	if !c.Address.IsValid() || c.Address.IsUnspecified() {
+		wrong = append(wrong, fmt.Sprintf("address %q is not an address of a server", c.Address))
+	}
+	if c.ControlPlanes < 1 {
+		wrong = append(wrong, fmt.Sprintf("%d control planes, at least 1 is needed", c.ControlPlanes))
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%w: %s", ErrInvalid, strings.Join(wrong, "; "))
+	}
+	return nil
+}
+
+// Node is one node of the database itself.
+type Node struct {
+	Address string `json:"address"`
+	Role    string `json:"role"` // voter, stand-by or spare; a spare holds no data
+	Leader  bool   `json:"leader"`
+}
+
+// store is the operations on the database. Each is one conditional write that
+// also checks, in the same statement, that the database is the decree's: a node
+// that was wiped can for a moment answer for an empty one.
+type store struct {
+	db    *sql.DB
+	want  decree
+	nodes func(context.Context) ([]Node, error)
+
+	mu    sync.Mutex
+	watch watch            // of the join lock's beat
+	now   func() time.Time // with a monotonic reading
+}
+
+// isTrue holds of a row of meta that is the decree's; its parameters are ?1 to
+// ?3: epoch, generation, CA hash.
+const isTrue = `meta.id = 1 AND meta.epoch = ?1 AND meta.generation = ?2 AND meta.ca_hash = ?3`
+
+func (s *store) args(more ...any) []any {
+	return append([]any{int64(s.want.epoch), int64(s.want.generation), s.want.caHash}, more...)
+}
+
+// claimStatement inserts a row unless the instance, the name or the first place
+// is there already. The places but the first are counted, so that the holder of
+// GO finds its own free whenever it comes.
+const claimStatement = `
+INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch)
+SELECT ?4, ?5, ?6, ?7,
+       CASE WHEN ?8 = 1 THEN 'control-plane'
+            WHEN ?9 = 1 AND (SELECT count(*) FROM member WHERE role = 'control-plane' AND first = 0) < ?10 - 1
+            THEN 'control-plane' ELSE 'worker' END,
+       ?8, ?11, '', meta.epoch
+FROM meta WHERE ` + isTrue + ` ON CONFLICT DO NOTHING`
+
+// ClaimRole gives the instance a row and returns its role, or the role that it
+// has. At most ControlPlanes instances ever get member.ControlPlane.
+func (s *store) ClaimRole(ctx context.Context, c Claim) (member.Role, error) {
+	if err := c.validate(); err != nil {
+		return member.NoRole, err
+	}
+	var role member.Role
+	err := retry(ctx, "claim a role for "+c.Name, func(ctx context.Context) error {
+		if _, err := s.db.ExecContext(ctx, claimStatement, s.args(c.Inst, c.HW, c.Name, c.Address.String(),
+			number(c.First), number(c.Eligible), int64(c.ControlPlanes), string(member.Enrolling))...); err != nil {
+			return err
+		}
+		rows, err := s.rows(ctx)
+		if err != nil {
+			return err
+		}
+		role, err = claimed(rows, c)
+		return err
+	})
+	return role, err
+}
+
+// claimed finds the answer to a claim in the rows after the insertion.
+func claimed(rows []row, c Claim) (member.Role, error) {
+	for _, r := range rows {
+		if r.Inst == c.Inst && r.Name != c.Name {
+			return member.NoRole, fmt.Errorf("%w: instance %s is registered as %q and now calls itself %q; give the server its former hostname",
+				ErrInvalid, c.Inst, r.Name, c.Name)
+		}
+		if r.Inst == c.Inst && c.First && !r.first {
+			return member.NoRole, fmt.Errorf("%w: instance %s is registered without the first place", ErrFirstTaken, c.Inst)
+		}
+		if r.Inst == c.Inst {
+			return r.Role, nil
+		}
+	}
+	for _, r := range rows {
+		if r.Name == c.Name {
+			hint := "two servers have the same hostname: change one"
+			if r.HW == c.HW {
+				hint = "the same hardware was installed anew: its former instance must be removed first"
+			}
+			return member.NoRole, fmt.Errorf("%w: %q belongs to instance %s at %s; %s", ErrNameTaken, c.Name, r.Inst, r.Address, hint)
+		}
+	}
+	for _, r := range rows {
+		if r.first && c.First {
+			return member.NoRole, fmt.Errorf("%w: it belongs to %q, instance %s", ErrFirstTaken, r.Name, r.Inst)
+		}
+	}
+	return member.NoRole, fmt.Errorf("%w: no row was written for %q", ErrFalse, c.Name)
+}
+
+// Members returns all rows, control planes first, each group by name.
+func (s *store) Members(ctx context.Context) ([]member.Member, error) {
+	out := []member.Member{}
+	err := retry(ctx, "read the members", func(ctx context.Context) error {
+		rows, err := s.rows(ctx)
+		out = out[:0]
+		for _, r := range rows {
+			out = append(out, r.Member)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// row is a row of member.
+type row struct {
+	member.Member
+	first bool
+}
+
+// rows reads all members; no row of meta that is true is ErrFalse.
+func (s *store) rows(ctx context.Context) ([]row, error) {
+	result, err := s.db.QueryContext(ctx, `
+		SELECT member.inst, member.hw, member.name, member.address, member.role, member.first, member.phase, member.detail, member.epoch
+		FROM meta LEFT JOIN member ON member.epoch = meta.epoch
+		WHERE `+isTrue+` ORDER BY member.role, member.name`, s.args()...)
+	if err != nil {
+		return nil, err
+	}
+	defer result.Close() //nolint:errcheck // Err is asked below
+	var out []row
+	found := false
+	for result.Next() {
+		found = true
+		var inst, hw, name, address, role, phase, detail sql.NullString
+		var first, epoch sql.NullInt64
+		if err := result.Scan(&inst, &hw, &name, &address, &role, &first, &phase, &detail, &epoch); err != nil {
+			return nil, err
+		}
+		if !inst.Valid {
+			continue // the decree's directory, and nobody in it yet
+		}
+		at, err := netip.ParseAddr(address.String)
+		if err != nil {
+			return nil, fmt.Errorf("address of member %s: %w", name.String, err)
+		}
+		out = append(out, row{first: first.Int64 == 1, Member: member.Member{
+			Inst: inst.String, HW: hw.String, Name: name.String, Address: at, Role: member.Role(role.String),
+			Phase: member.Phase(phase.String), Detail: detail.String, Epoch: uint64(epoch.Int64),
+		}})
+	}
+	if err := result.Err(); err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, s.notTrue(ctx)
+	}
+	return out, nil
+}
+
+// notTrue says what the database that answers says of itself.
+func (s *store) notTrue(ctx context.Context) error {
+	if err := verifyMeta(ctx, s.db, s.want); err != nil {
+		return err
+	}
+	// It was another a moment ago: a node that was wiped answered. Ask again.
+	return errors.Join(sqldriver.ErrBadConn, ErrFalse)
+}
+
+// maxDetail bounds what a server may write into its row, in bytes.
+const maxDetail = 1024
+
+// SetPhase writes how far an instance is. detail is a sentence for people, at
+// most 1024 bytes, and no secret.
+func (s *store) SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error {
+	if phase == "" || len(phase) > 64 || len(detail) > maxDetail {
+		return fmt.Errorf("%w: phase %q with a detail of %d bytes; a phase is needed and a detail has at most %d bytes",
+			ErrInvalid, phase, len(detail), maxDetail)
+	}
+	return retry(ctx, "write the phase of "+inst, func(ctx context.Context) error {
+		n, err := s.write(ctx, `UPDATE member SET phase = ?5, detail = ?6
+			WHERE inst = ?4 AND EXISTS (SELECT 1 FROM meta WHERE `+isTrue+`)`, inst, string(phase), detail)
+		if err != nil || n == 1 {
+			return err
+		}
+		_, err = s.find(ctx, inst)
+		return err
+	})
+}
+
+// Nodes returns the nodes of the database, by address.
+func (s *store) Nodes(ctx context.Context) ([]Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	nodes, err := s.nodes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the directory's nodes: %w: %v", ErrUnavailable, err)
+	}
+	return nodes, nil
+}
+
+// find returns the row of an instance, or ErrUnknownMember.
+func (s *store) find(ctx context.Context, inst string) (row, error) {
+	rows, err := s.rows(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	for _, r := range rows {
+		if r.Inst == inst {
+			return r, nil
+		}
+	}
+	return row{}, fmt.Errorf("%w: %s has no row; it must claim a role first", ErrUnknownMember, inst)
+}
+
+// write executes a statement whose first three parameters are isTrue's, and
+// returns how many rows it changed.
+func (s *store) write(ctx context.Context, statement string, args ...any) (int64, error) {
+	result, err := s.db.ExecContext(ctx, statement, s.args(args...)...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func number(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}

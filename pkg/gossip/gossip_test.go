@@ -1,0 +1,439 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+const testPort = 9760
+
+var testKey = bytes.Repeat([]byte{7}, 32)
+
+func inst(i int) string     { return fmt.Sprintf("%032x", i) }
+func hw(i int) string       { return fmt.Sprintf("ff%030x", i) }
+func addr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}) }
+func first(n int) []netip.Addr {
+	var seeds []netip.Addr
+	for i := range n {
+		seeds = append(seeds, addr(i+1))
+	}
+	return seeds
+}
+
+// node is a running group and what ends it.
+type node struct {
+	*Group
+	port *port
+	stop func()
+}
+
+// start runs node i of a cluster in the bubble of a synctest.
+func start(t *testing.T, w *wire, i int, seeds []netip.Addr, change ...func(*Config)) *node {
+	t.Helper()
+	at := addr(i)
+	config := Config{Inst: inst(i), HW: hw(i), Address: at, Port: testPort, Label: "0123456789abcdef", Key: testKey}
+	for _, c := range change {
+		c(&config)
+	}
+	p := w.plug(config.Address)
+	config.Transport = p
+	g, err := Join(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx, func() []netip.Addr { return seeds }) }()
+	var once sync.Once
+	n := &node{Group: g, port: p}
+	n.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("Run ended with %v", err)
+			}
+		})
+	}
+	return n
+}
+
+// crash takes the node off the wire without a word.
+func (n *node) crash() {
+	_ = n.port.Shutdown()
+	n.stop()
+	_ = n.list.Shutdown()
+}
+
+// end stops all nodes and lets memberlist's own timers run out in the bubble.
+func end(t *testing.T, nodes ...*node) {
+	t.Helper()
+	for _, n := range nodes {
+		n.stop()
+		_ = n.list.Shutdown()
+	}
+	time.Sleep(3 * time.Minute)
+}
+
+// within waits until what holds, and returns how long that took in bubble time.
+func within(t *testing.T, limit time.Duration, what string, holds func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > limit {
+			t.Fatalf("%s: not within %v", what, limit)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+func everybodySees(n int, nodes ...*node) func() bool {
+	return func() bool {
+		return !slices.ContainsFunc(nodes, func(x *node) bool { return len(x.Peers()) != n })
+	}
+}
+
+func TestConverge(t *testing.T) {
+	for _, n := range []int{1, 3, 5, 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWire(0.02)
+				var nodes []*node
+				for i := range n {
+					nodes = append(nodes, start(t, w, i+1, first(3), func(c *Config) { c.Flags = Eligible }))
+				}
+				took := within(t, 12*time.Second, "all see all", everybodySees(n, nodes...))
+				t.Logf("%d nodes, 2 %% loss: all see all after %v", n, took)
+				for i, p := range nodes[n-1].Peers() {
+					want := Peer{Inst: inst(i + 1), HW: hw(i + 1), Address: addr(i + 1), Flags: Eligible}
+					if p != want {
+						t.Errorf("peer %d is %+v; want %+v", i, p, want)
+					}
+				}
+				alive := n
+				if n >= 3 {
+					nodes[1].crash()
+					rest := slices.Delete(slices.Clone(nodes), 1, 2)
+					alive--
+					within(t, 30*time.Second, "the death is seen", everybodySees(alive, rest...))
+				}
+				late := start(t, w, n+1, first(3))
+				within(t, 5*time.Second, "the late starter sees all", everybodySees(alive+1, late))
+				end(t, append(nodes, late)...)
+			})
+		})
+	}
+}
+
+// Seeds that do not answer take 10 s each to say so; nobody waits for them.
+func TestDeadSeedsHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		seeds := []netip.Addr{addr(101), addr(102), addr(103), addr(1)}
+		a, b := start(t, w, 1, seeds), start(t, w, 2, seeds)
+		if took := within(t, 2*time.Second, "both see both", everybodySees(2, a, b)); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		end(t, a, b)
+	})
+}
+
+// A server whose seed comes up a minute later finds it, though the seed does not
+// know whom to ask.
+func TestSeedComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		early := start(t, w, 2, first(1))
+		time.Sleep(time.Minute)
+		late := start(t, w, 1, nil)
+		within(t, 30*time.Second, "they meet", everybodySees(2, early, late))
+		end(t, early, late)
+	})
+}
+
+// A network that was cut for minutes heals, though all were settled long ago.
+func TestCutNetworkHeals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		settled := func(c *Config) { c.Settled = func() bool { return true } }
+		var nodes []*node
+		for i := range 6 {
+			nodes = append(nodes, start(t, w, i+1, []netip.Addr{addr(1), addr(6)}, settled))
+		}
+		within(t, 20*time.Second, "all see all", everybodySees(6, nodes...))
+		w.isolate(addr(4), addr(5), addr(6))
+		within(t, time.Minute, "the halves see themselves", everybodySees(3, nodes...))
+		time.Sleep(10 * time.Minute)
+		w.isolate()
+		within(t, 3*time.Minute, "all see all again", everybodySees(6, nodes...))
+		end(t, nodes...)
+	})
+}
+
+func TestFlagsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0.02)
+		a, b := start(t, w, 1, first(2)), start(t, w, 2, first(2))
+		within(t, 5*time.Second, "both see both", everybodySees(2, a, b))
+		for len(b.Changes()) > 0 {
+			<-b.Changes()
+		}
+		a.SetFlags(Decided)
+		a.SetFlags(Decided | Sealed)
+		a.SetFlags(Decided | Sealed)
+		<-b.Changes()
+		within(t, 12*time.Second, "b knows", func() bool { return b.Peers()[0].Flags == Decided|Sealed })
+		if got := a.Peers()[0].Flags; got != Decided|Sealed {
+			t.Errorf("a says of itself %v", got)
+		}
+		end(t, a, b)
+	})
+}
+
+func TestStrangersStayOut(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"other key":   func(c *Config) { c.Key = bytes.Repeat([]byte{8}, 32) },
+		"other label": func(c *Config) { c.Label = "fedcba9876543210" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWire(0)
+				a, b := start(t, w, 1, first(2)), start(t, w, 2, first(2), change)
+				time.Sleep(time.Minute)
+				if !everybodySees(1, a, b)() {
+					t.Errorf("they see each other: %v, %v", a.Peers(), b.Peers())
+				}
+				end(t, a, b)
+			})
+		})
+	}
+}
+
+// Both owners of one instance, and everybody else, are told.
+func TestConflict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		var mu sync.Mutex
+		told := map[int][]Conflict{}
+		listen := func(who int) func(*Config) {
+			return func(c *Config) {
+				c.Conflict = func(x Conflict) {
+					mu.Lock()
+					defer mu.Unlock()
+					told[who] = append(told[who], x)
+				}
+			}
+		}
+		a := start(t, w, 1, first(2), listen(1))
+		b := start(t, w, 2, first(2), listen(2))
+		within(t, 5*time.Second, "both see both", everybodySees(2, a, b))
+		clone := start(t, w, 3, first(2), listen(3), func(c *Config) { c.Inst = inst(1) })
+		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		want := map[int][]Conflict{
+			1: {{Inst: inst(1), Addresses: [2]netip.Addr{addr(1), addr(3)}}},
+			2: {{Inst: inst(1), Addresses: [2]netip.Addr{addr(1), addr(3)}}},
+			3: {{Inst: inst(1), Addresses: [2]netip.Addr{addr(3), addr(1)}}},
+		}
+		if diff := cmp.Diff(want, told, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+		end(t, a, b, clone)
+	})
+}
+
+// A server keeps its instance over a reboot, at the old or at a new address.
+func TestReboot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		a, b, c := start(t, w, 1, first(3)), start(t, w, 2, first(3)), start(t, w, 3, first(3))
+		within(t, 5*time.Second, "all see all", everybodySees(3, a, b, c))
+		c.crash()
+		c = start(t, w, 3, first(3))
+		within(t, 5*time.Second, "back before its death was seen", everybodySees(3, a, b, c))
+		time.Sleep(time.Minute)
+		if !everybodySees(3, a, b, c)() {
+			t.Error("lost again")
+		}
+		c.crash()
+		within(t, 30*time.Second, "its death is seen", everybodySees(2, a, b))
+		time.Sleep(reclaim + time.Second)
+		moved := start(t, w, 4, first(3), func(c *Config) { c.Inst, c.HW = inst(3), hw(3) })
+		within(t, 30*time.Second, "back at another address", func() bool {
+			return everybodySees(3, a, b, moved)() && a.Peers()[2].Address == addr(4)
+		})
+		end(t, a, b, moved)
+	})
+}
+
+func TestLeaveIsSeenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		a, b := start(t, w, 1, first(2)), start(t, w, 2, first(2))
+		within(t, 5*time.Second, "both see both", everybodySees(2, a, b))
+		b.stop()
+		for range 2 { // the second is no error and no panic
+			if err := b.Leave(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		within(t, time.Second, "gone", everybodySees(1, a))
+		end(t, a)
+	})
+}
+
+func TestRealSockets(t *testing.T) {
+	local := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 97, 60, byte(i)}) }
+	var log syncBuffer
+	config := func(i int) Config {
+		return Config{
+			Inst: inst(i), HW: hw(i), Address: local(i), Port: 19760, Label: "0123456789abcdef", Key: testKey,
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		}
+	}
+	var groups []*Group
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 3)
+	for i := range 3 {
+		g, err := Join(ctx, config(i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups = append(groups, g)
+		go func() { ended <- g.Run(ctx, func() []netip.Addr { return []netip.Addr{local(1), local(9)} }) }()
+	}
+	deadline := time.After(20 * time.Second)
+	for _, g := range groups {
+		for len(g.Peers()) < 3 {
+			select {
+			case <-g.Changes():
+			case <-deadline:
+				t.Fatalf("not all found; %s sees %v", g.config.Inst, g.Peers())
+			}
+		}
+	}
+
+	again := config(4)
+	again.Address = local(1)
+	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), "127.97.60.1:19760 is in use by another process") {
+		t.Errorf("port in use: %v", err)
+	}
+	again.Address = netip.MustParseAddr("192.0.2.77")
+	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), "192.0.2.77 is not an address of this server") {
+		t.Errorf("foreign address: %v", err)
+	}
+
+	cancel()
+	for range groups {
+		<-ended
+	}
+	for _, g := range groups {
+		short, stop := context.WithTimeout(context.Background(), time.Second)
+		_ = g.Leave(short) // the last one has nobody left to tell
+		stop()
+	}
+	if strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("an ordinary life was logged as trouble:\n%s", log.String())
+	}
+}
+
+// syncBuffer may be written by goroutines that outlive the read.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func TestJoinRefuses(t *testing.T) {
+	_, err := Join(t.Context(), Config{Inst: "cp1", HW: "x", Key: []byte("short")})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{`instance is "cp1"`, `hardware id is "x"`, "address is", "port is 0", "key has 5 bytes", `label is ""`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q: %v", want, err)
+		}
+	}
+}
+
+func TestMeta(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		flags := Flags(rapid.Byte().Draw(t, "flags"))
+		id := rapid.StringMatching(`[0-9a-f]{32}`).Draw(t, "hw")
+		meta, err := encodeMeta(flags, id)
+		if err != nil || len(meta) > 48 {
+			t.Fatalf("%d bytes, %v", len(meta), err)
+		}
+		// A later version may append.
+		meta = append(meta, rapid.SliceOfN(rapid.Byte(), 0, 30).Draw(t, "more")...)
+		gotFlags, gotHW, err := decodeMeta(meta)
+		if err != nil || gotFlags != flags || gotHW != id {
+			t.Fatalf("%v %s %v; want %v %s", gotFlags, gotHW, err, flags, id)
+		}
+		if _, _, err := decodeMeta(meta[:rapid.IntRange(0, metaSize-1).Draw(t, "short")]); err == nil {
+			t.Fatal("short meta data accepted")
+		}
+	})
+	if got := (Eligible | ControlPlane).String(); got != "eligible,control-plane" {
+		t.Errorf("String = %q", got)
+	}
+}
+
+func TestLogWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		handler := slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})
+		w := &logWriter{log: slog.New(handler)}
+		for _, line := range []string{
+			"[DEBUG] memberlist: Stream connection from=10.0.0.1:5",
+			"[WARN] memberlist: Refuting a suspect message",
+			"[ERR] memberlist: unacceptable label from=10.0.0.1:5",
+			"[ERR] memberlist: unacceptable label from=10.0.0.2:7",
+		} {
+			if n, err := w.Write([]byte(line + "\n")); err != nil || n != len(line)+1 {
+				t.Fatal(n, err)
+			}
+		}
+		time.Sleep(quiet + time.Second)
+		if _, err := w.Write([]byte("[ERR] memberlist: unacceptable label from=10.0.0.2:7\n")); err != nil {
+			t.Fatal(err)
+		}
+		want := `level=INFO msg="gossip: Refuting a suspect message"
+level=WARN msg="gossip: unacceptable label from=10.0.0.1:5"
+level=WARN msg="gossip: unacceptable label from=10.0.0.2:7"
+`
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}

@@ -11,9 +11,11 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 )
 
-// Caller is who calls, as its certificate says.
+// Caller is who calls: instance and hardware as its certificate says, and the
+// address that the connection came from.
 type Caller struct {
 	Inst, HW string
+	Address  netip.Addr
 }
 
 // Peer is a server to call; Inst may be empty where any server of the CA will do.

@@ -23,15 +23,17 @@ type Client struct {
 	// TLS returns the configuration for a call to the given instance; the empty
 	// string accepts any server of the CA.
 	tls  func(inst string) *tls.Config
+	who  Identify
 	port uint16
 
 	mu    sync.Mutex
 	peers map[string]*http.Client // by inst and address
 }
 
-// NewClient calls port with the TLS configuration that the callback returns.
-func NewClient(port uint16, config func(inst string) *tls.Config) *Client {
-	return &Client{tls: config, port: port, peers: map[string]*http.Client{}}
+// NewClient calls port with the TLS configuration that the callback returns; who
+// reads the server's identity from its certificate.
+func NewClient(port uint16, config func(inst string) *tls.Config, who Identify) *Client {
+	return &Client{tls: config, who: who, port: port, peers: map[string]*http.Client{}}
 }
 
 // dialTimeout bounds connecting: on a private fabric a live server answers in
@@ -73,36 +75,44 @@ func (c *Client) Forget() {
 }
 
 func call[A any](ctx context.Context, c *Client, p agent.Peer, method, path string, request any) (A, error) {
-	var answer A
+	answer, _, err := callFrom[A](ctx, c, p, method, path, request)
+	return answer, err
+}
+
+// callFrom also returns who answered, as its certificate says.
+func callFrom[A any](ctx context.Context, c *Client, p agent.Peer, method, path string, request any) (answer A, from agent.Caller, err error) {
 	var body io.Reader
 	if request != nil {
 		data, err := json.Marshal(request)
 		if err != nil {
-			return answer, fmt.Errorf("encoding the request for %s: %w", path, err)
+			return answer, from, fmt.Errorf("encoding the request for %s: %w", path, err)
 		}
 		body = bytes.NewReader(data)
 	}
 	at := netip.AddrPortFrom(p.Address, c.port)
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+at.String()+path, body)
 	if err != nil {
-		return answer, fmt.Errorf("asking %s: %w", at, err)
+		return answer, from, fmt.Errorf("asking %s: %w", at, err)
 	}
 	response, err := c.http(p).Do(req)
 	if err != nil {
-		return answer, fmt.Errorf("asking %s: %w", at, err)
+		return answer, from, fmt.Errorf("asking %s: %w", at, err)
 	}
 	defer response.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
-		return answer, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
+		return answer, from, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return answer, refusal(at, path, response.StatusCode, data)
+		return answer, from, refusal(at, path, response.StatusCode, data)
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
-		return answer, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
+		return answer, from, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
 	}
-	return answer, nil
+	if from, err = c.who(*response.TLS); err != nil {
+		return answer, from, fmt.Errorf("reading the certificate of %s: %w", at, err)
+	}
+	return answer, from, nil
 }
 
 func refusal(at netip.AddrPort, path string, code int, body []byte) error {
@@ -119,14 +129,14 @@ func refusal(at netip.AddrPort, path string, code int, body []byte) error {
 	return fmt.Errorf("%s says to %s: %s", at, path, f.Error)
 }
 
-// Fence delivers a fence message and returns the replies.
-func (c *Client) Fence(ctx context.Context, p agent.Peer, message []byte) ([][]byte, error) {
-	raw, err := call[[]json.RawMessage](ctx, c, p, http.MethodPost, "/v1/fence", json.RawMessage(message))
+// Fence delivers a fence message and returns the replies and who sent them.
+func (c *Client) Fence(ctx context.Context, p agent.Peer, message []byte) ([][]byte, agent.Caller, error) {
+	raw, from, err := callFrom[[]json.RawMessage](ctx, c, p, http.MethodPost, "/v1/fence", json.RawMessage(message))
 	replies := make([][]byte, len(raw))
 	for i, r := range raw {
 		replies[i] = r
 	}
-	return replies, err
+	return replies, from, err
 }
 
 // Enrol asks for a certificate of the agent CA.
@@ -166,14 +176,14 @@ func (c *Client) AcquireJoin(ctx context.Context, p agent.Peer) (agent.JoinTurn,
 }
 
 // RenewJoin shows that the holder of the turn is alive.
-func (c *Client) RenewJoin(ctx context.Context, p agent.Peer) error {
-	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/renew", none{})
+func (c *Client) RenewJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error {
+	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/renew", turn)
 	return err
 }
 
 // ReleaseJoin gives the turn back.
-func (c *Client) ReleaseJoin(ctx context.Context, p agent.Peer) error {
-	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/release", none{})
+func (c *Client) ReleaseJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error {
+	_, err := call[none](ctx, c, p, http.MethodPost, "/v1/join/release", turn)
 	return err
 }
 

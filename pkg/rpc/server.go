@@ -36,8 +36,8 @@ type Serving interface {
 	ReportPhase(ctx context.Context, from agent.Caller, report agent.PhaseReport) error
 	Authorities(ctx context.Context, from agent.Caller, request agent.AuthoritiesRequest) (agent.AuthoritiesReply, error)
 	AcquireJoin(ctx context.Context, from agent.Caller) (agent.JoinTurn, error)
-	RenewJoin(ctx context.Context, from agent.Caller) error
-	ReleaseJoin(ctx context.Context, from agent.Caller) error
+	RenewJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error
+	ReleaseJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error
 	JoinMaterial(ctx context.Context, from agent.Caller) (agent.JoinMaterial, error)
 }
 
@@ -86,13 +86,13 @@ func AgentHandler(s Serving, who Identify) http.Handler {
 		})
 	})
 	mux.HandleFunc("POST /v1/join/renew", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (none, error) {
-			return none{}, s.RenewJoin(ctx, from)
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, turn agent.JoinTurn) (none, error) {
+			return none{}, s.RenewJoin(ctx, from, turn)
 		})
 	})
 	mux.HandleFunc("POST /v1/join/release", func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (none, error) {
-			return none{}, s.ReleaseJoin(ctx, from)
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, turn agent.JoinTurn) (none, error) {
+			return none{}, s.ReleaseJoin(ctx, from, turn)
 		})
 	})
 	mux.HandleFunc("POST /v1/join/material", func(w http.ResponseWriter, r *http.Request) {
@@ -112,6 +112,9 @@ func serve[Q, A any](w http.ResponseWriter, r *http.Request, who Identify, do fu
 	if err != nil {
 		reply(w, http.StatusForbidden, failure{err.Error()})
 		return
+	}
+	if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		from.Address = remote.Addr().Unmap()
 	}
 	var request Q
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/bootstrap"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/gossip"
+	"github.com/mustermetal/muster/pkg/identity"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/rpc"
+	"golang.org/x/sync/errgroup"
+)
+
+// connect opens what needs to know who this server is: keys, gossip, both ports.
+func connect(ctx context.Context, c cluster.Cluster, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
+	var none bootstrap.Fabric
+	spec := c.Spec
+	keys, err := identity.Derive(c.Secret, spec.ID)
+	if err != nil {
+		return nil, none, err
+	}
+	at := self.Node.Private
+	t, err := openTrust(keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
+	if err != nil {
+		return nil, none, err
+	}
+	enrolment, err := rpc.Listen(ctx, netip.AddrPortFrom(at, spec.Ports.Enrolment), "enrolment")
+	if err != nil {
+		return nil, none, err
+	}
+	agents, err := rpc.Listen(ctx, netip.AddrPortFrom(at, spec.Ports.Agents), "agents")
+	if err != nil {
+		return nil, none, errors.Join(err, enrolment.Close())
+	}
+	conflict := make(chan error, 1)
+	group, err := gossip.Join(ctx, gossip.Config{
+		Inst: self.Inst, HW: self.HW, Address: at, Port: spec.Ports.Gossip,
+		Label: spec.ID[:16], Key: keys.Gossip(), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible}),
+		Logger:  log,
+		Settled: func() bool { return server.Settled() },
+		Conflict: func(c gossip.Conflict) {
+			select {
+			case conflict <- fmt.Errorf("this instance (%s) is seen at two addresses, %s and %s: a disk was copied after it had been used; "+
+				"both servers stop; power off the copy, remove /var/lib/muster on it, and start it again", c.Inst, c.Addresses[0], c.Addresses[1]):
+			default:
+			}
+		},
+	})
+	if err != nil {
+		return nil, none, errors.Join(err, enrolment.Close(), agents.Close())
+	}
+	run := func(ctx context.Context) error {
+		work, ctx := errgroup.WithContext(ctx)
+		work.Go(func() error {
+			return rpc.Serve(ctx, enrolment, t.enrolment.ServerConfig(), rpc.EnrolmentHandler(server, identify), log)
+		})
+		work.Go(func() error {
+			return rpc.Serve(ctx, agents, t.agentServer(), rpc.AgentHandler(server, identify), log)
+		})
+		work.Go(func() error {
+			err := group.Run(ctx, func() []netip.Addr { return seeds(spec) })
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		})
+		work.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-conflict:
+				return bootstrap.Permanent(err)
+			}
+		})
+		return work.Wait()
+	}
+	return t, bootstrap.Fabric{
+		Gossip: roll{group},
+		Trust:  t,
+		Calls: calls{
+			enrolment: rpc.NewClient(spec.Ports.Enrolment, t.enrolment.ClientConfig, identify),
+			agents:    rpc.NewClient(spec.Ports.Agents, t.agentClient, identify),
+			enrolled:  t.Enrolled,
+		},
+		Run: run,
+	}, nil
+}
+
+// seeds are the addresses where discovery says that servers may be.
+func seeds(spec cluster.Spec) []netip.Addr {
+	var out []netip.Addr
+	for _, d := range spec.Discovery {
+		out = append(out, d.Static...)
+	}
+	return out
+}
+
+// roll is gossip as the flow sees it.
+type roll struct{ group *gossip.Group }
+
+func (r roll) Peers() []bootstrap.Peer {
+	var out []bootstrap.Peer
+	for _, p := range r.group.Peers() {
+		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Flags: bootstrap.Flags{
+			Eligible: p.Flags.Has(gossip.Eligible), Decided: p.Flags.Has(gossip.Decided),
+			Sealed: p.Flags.Has(gossip.Sealed), ControlPlane: p.Flags.Has(gossip.ControlPlane),
+		}})
+	}
+	return out
+}
+
+func (r roll) Changes() <-chan struct{} { return r.group.Changes() }
+
+func (r roll) SetFlags(f bootstrap.Flags) { r.group.SetFlags(gossipFlags(f)) }
+
+func gossipFlags(f bootstrap.Flags) gossip.Flags {
+	var out gossip.Flags
+	for flag, set := range map[gossip.Flags]bool{
+		gossip.Eligible: f.Eligible, gossip.Decided: f.Decided, gossip.Sealed: f.Sealed, gossip.ControlPlane: f.ControlPlane,
+	} {
+		if set {
+			out |= flag
+		}
+	}
+	return out
+}
+
+// calls picks the port for each call.
+type calls struct {
+	enrolment, agents *rpc.Client
+	enrolled          func() bool
+}
+
+func (c calls) Fence(ctx context.Context, p agent.Peer, m []byte) ([][]byte, agent.Caller, error) {
+	return c.enrolment.Fence(ctx, p, m)
+}
+
+func (c calls) Enrol(ctx context.Context, p agent.Peer, r agent.EnrolRequest) (agent.Enrolment, error) {
+	return c.enrolment.Enrol(ctx, p, r)
+}
+
+// Status asks on the agent port when both sides may have enrolled, and falls back
+// to the enrolment port for a peer that has not.
+func (c calls) Status(ctx context.Context, p agent.Peer) (member.Status, error) {
+	if c.enrolled() {
+		if s, err := c.agents.Status(ctx, p); err == nil {
+			return s, nil
+		}
+	}
+	return c.enrolment.Status(ctx, p)
+}
+
+func (c calls) Members(ctx context.Context, p agent.Peer) ([]member.Member, error) {
+	return c.agents.Members(ctx, p)
+}
+
+func (c calls) ClaimRole(ctx context.Context, p agent.Peer, r agent.RoleRequest) (agent.RoleReply, error) {
+	return c.agents.ClaimRole(ctx, p, r)
+}
+
+func (c calls) ReportPhase(ctx context.Context, p agent.Peer, r agent.PhaseReport) error {
+	return c.agents.ReportPhase(ctx, p, r)
+}
+
+func (c calls) Authorities(ctx context.Context, p agent.Peer, r agent.AuthoritiesRequest) (agent.AuthoritiesReply, error) {
+	return c.agents.Authorities(ctx, p, r)
+}
+
+func (c calls) AcquireJoin(ctx context.Context, p agent.Peer) (agent.JoinTurn, error) {
+	return c.agents.AcquireJoin(ctx, p)
+}
+
+func (c calls) RenewJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error {
+	return c.agents.RenewJoin(ctx, p, turn)
+}
+
+func (c calls) ReleaseJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error {
+	return c.agents.ReleaseJoin(ctx, p, turn)
+}
+
+func (c calls) JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error) {
+	return c.agents.JoinMaterial(ctx, p)
+}

@@ -1,0 +1,338 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/identity"
+	"github.com/mustermetal/muster/pkg/layout"
+)
+
+// Files of the agent's keys below layout.PKI, all 0600 (docs/formats.md).
+const (
+	agentCAFile    = "agent-ca.crt"
+	agentCAKeyFile = "agent-ca.key"
+	candidateCA    = "candidate-agent-ca.crt" // of an agent CA that no decree names yet
+	candidateCAKey = "candidate-agent-ca.key"
+	leafFile       = "agent.crt"
+	leafKeyFile    = "agent.key"
+)
+
+// sealInfo names the purpose of what agents seal to each other.
+const sealInfo = "muster authorities v1"
+
+// trust keeps this server's keys on disk and gives TLS its configurations. The
+// enrolment leaf is made anew at every start; the agent leaf is got once.
+type trust struct {
+	dir       string
+	self      identity.Subject
+	specID    string
+	enrolment *identity.Keyring
+
+	mu     sync.Mutex
+	agents *identity.Keyring // nil until enrolled
+	ca     *identity.Authority
+	seal   *identity.SealKey
+}
+
+func openTrust(keys identity.Keys, specID string, self identity.Subject) (*trust, error) {
+	enrolCA, err := identity.EnrolmentAuthority(keys)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := enrolCA.Issue(self)
+	if err != nil {
+		return nil, err
+	}
+	enrolment, err := identity.NewKeyring(leaf, enrolCA.Certificate())
+	if err != nil {
+		return nil, err
+	}
+	t := &trust{dir: layout.PKI, self: self, specID: specID, enrolment: enrolment}
+	return t, t.load()
+}
+
+// load reads what an earlier run got: the agent leaf, and on control planes the
+// agent CA.
+func (t *trust) load() error {
+	if err := os.MkdirAll(t.dir, 0o700); err != nil {
+		return fmt.Errorf("making the directory of keys: %w", err)
+	}
+	root, leaf, key, err := t.read3(agentCAFile, leafFile, leafKeyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ring, err := identity.ParseKeyring(root, leaf, key)
+	if err != nil {
+		return fmt.Errorf("reading the agent's certificate in %s: %w (remove %s to enrol again)", t.dir, err, leafFile)
+	}
+	if ring.Inst() == t.self.Inst { // else it is of another life of this disk
+		t.agents = ring
+	}
+	if caKey, err := os.ReadFile(t.path(agentCAKeyFile)); err == nil {
+		if t.ca, err = identity.ParseAuthority(root, caKey); err != nil {
+			return fmt.Errorf("reading the agent CA in %s: %w", t.dir, err)
+		}
+	}
+	return nil
+}
+
+func (t *trust) path(name string) string { return filepath.Join(t.dir, name) }
+
+func (t *trust) read3(a, b, c string) (x, y, z []byte, err error) {
+	for _, f := range []struct {
+		name string
+		into *[]byte
+	}{{a, &x}, {b, &y}, {c, &z}} {
+		if *f.into, err = os.ReadFile(t.path(f.name)); err != nil {
+			return nil, nil, nil, fmt.Errorf("reading keys: %w", err)
+		}
+	}
+	return x, y, z, nil
+}
+
+func (t *trust) write(name string, data []byte) error {
+	return durable.WriteFile(t.path(name), data, 0o600)
+}
+
+// EnsureAgentCA makes the agent CA this server would lead with, once. It signs
+// nothing until a decree names its hash.
+func (t *trust) EnsureAgentCA() (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ca != nil {
+		return t.ca.Hash(), nil
+	}
+	cert, errCert := os.ReadFile(t.path(candidateCA))
+	key, errKey := os.ReadFile(t.path(candidateCAKey))
+	if errCert == nil && errKey == nil {
+		ca, err := identity.ParseAuthority(cert, key)
+		if err != nil {
+			return "", err
+		}
+		return ca.Hash(), nil
+	}
+	ca, err := identity.NewAuthority(t.specID)
+	if err != nil {
+		return "", err
+	}
+	if key, err = ca.KeyPEM(); err != nil {
+		return "", err
+	}
+	// The certificate comes last: a pair without it was never proposed.
+	if err := t.write(candidateCAKey, key); err != nil {
+		return "", err
+	}
+	return ca.Hash(), t.write(candidateCA, ca.CertPEM())
+}
+
+// AgentCA returns certificate and key for another control plane.
+func (t *trust) AgentCA() ([]byte, error) {
+	ca := t.authority()
+	if ca == nil {
+		return nil, fmt.Errorf("this server does not hold the agent CA: %w", agent.ErrNotReady)
+	}
+	key, err := ca.KeyPEM()
+	if err != nil {
+		return nil, err
+	}
+	return append(ca.CertPEM(), key...), nil
+}
+
+// AdoptAgentCA stores the agent CA, if it is the pinned one.
+func (t *trust) AdoptAgentCA(pem []byte, pinned string) error {
+	ca, err := identity.ParseAuthority(pem, pem)
+	if err != nil {
+		return err
+	}
+	return t.adopt(ca, pinned)
+}
+
+func (t *trust) adopt(ca *identity.Authority, pinned string) error {
+	if ca.Hash() != pinned {
+		return fmt.Errorf("the agent CA has the hash %s, the decree pins %s", ca.Hash(), pinned)
+	}
+	key, err := ca.KeyPEM()
+	if err != nil {
+		return err
+	}
+	if err := t.write(agentCAKeyFile, key); err != nil {
+		return err
+	}
+	if err := t.write(agentCAFile, ca.CertPEM()); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.ca = ca
+	t.mu.Unlock()
+	return nil
+}
+
+func (t *trust) authority() *identity.Authority {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ca
+}
+
+// CanSign says whether this server holds the agent CA.
+func (t *trust) CanSign() bool { return t.authority() != nil }
+
+// Lead makes the candidate agent CA the agent CA, once the decree names it.
+func (t *trust) Lead(pinned string) error {
+	if t.CanSign() {
+		return nil
+	}
+	cert, err := os.ReadFile(t.path(candidateCA))
+	if err != nil {
+		return fmt.Errorf("reading the agent CA made beforehand: %w", err)
+	}
+	key, err := os.ReadFile(t.path(candidateCAKey))
+	if err != nil {
+		return fmt.Errorf("reading the agent CA made beforehand: %w", err)
+	}
+	ca, err := identity.ParseAuthority(cert, key)
+	if err != nil {
+		return err
+	}
+	return t.adopt(ca, pinned)
+}
+
+// Sign issues a leaf for a caller at the address it called from.
+func (t *trust) Sign(from agent.Caller, csr []byte) (agent.Enrolment, error) {
+	ca := t.authority()
+	if ca == nil {
+		return agent.Enrolment{}, fmt.Errorf("this server does not hold the agent CA: %w", agent.ErrNotReady)
+	}
+	var ips []netip.Addr
+	if from.Address.IsValid() {
+		ips = []netip.Addr{from.Address}
+	}
+	leaf, err := ca.Sign(csr, identity.Subject{Inst: from.Inst, HW: from.HW, IPs: ips})
+	if err != nil {
+		return agent.Enrolment{}, err
+	}
+	return agent.Enrolment{Leaf: leaf, CA: ca.CertPEM()}, nil
+}
+
+// CSR asks for a certificate for this instance's key, which is made once.
+func (t *trust) CSR() ([]byte, error) {
+	key, err := os.ReadFile(t.path(leafKeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if key, err = identity.NewKey(); err == nil {
+			err = t.write(leafKeyFile, key)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making this server's key: %w", err)
+	}
+	return identity.Request(key)
+}
+
+// Install stores the leaf, if its CA is the pinned one, and uses it from then on.
+func (t *trust) Install(e agent.Enrolment, pinned string) error {
+	ca, err := identity.ParseCertificate(e.CA)
+	if err != nil {
+		return err
+	}
+	if got := identity.Hash(ca); got != pinned {
+		return fmt.Errorf("the agent CA offered has the hash %s, the decree pins %s: another cluster answered", got, pinned)
+	}
+	key, err := os.ReadFile(t.path(leafKeyFile))
+	if err != nil {
+		return fmt.Errorf("reading this server's key: %w", err)
+	}
+	ring, err := identity.ParseKeyring(e.CA, e.Leaf, key)
+	if err != nil {
+		return err
+	}
+	if err := t.write(agentCAFile, e.CA); err != nil {
+		return err
+	}
+	if err := t.write(leafFile, e.Leaf); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.agents = ring
+	t.mu.Unlock()
+	return nil
+}
+
+// Enrolled says whether this server has a leaf of the agent CA.
+func (t *trust) Enrolled() bool { return t.ring() != nil }
+
+func (t *trust) ring() *identity.Keyring {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.agents
+}
+
+// agentServer is the agent port's TLS: it refuses until this server enrolled.
+func (t *trust) agentServer() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			ring := t.ring()
+			if ring == nil {
+				return nil, errors.New("not enrolled yet")
+			}
+			return ring.ServerConfig(), nil
+		},
+	}
+}
+
+// agentClient is the TLS of a call to the agent port.
+func (t *trust) agentClient(inst string) *tls.Config {
+	if ring := t.ring(); ring != nil {
+		return ring.ClientConfig(inst)
+	}
+	// Trusts nobody: the call fails with a sentence of TLS.
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool(), ServerName: identity.ServerName}
+}
+
+// Receiver returns the key that others seal to; it lives in memory only.
+func (t *trust) Receiver() ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seal == nil {
+		key, err := identity.NewSealKey()
+		if err != nil {
+			return nil, err
+		}
+		t.seal = key
+	}
+	return t.seal.Public(), nil
+}
+
+// Seal encrypts to a receiver.
+func (t *trust) Seal(public, plaintext []byte) ([]byte, error) {
+	return identity.Seal(public, sealInfo, plaintext)
+}
+
+// Open opens what was sealed to Receiver.
+func (t *trust) Open(sealed []byte) ([]byte, error) {
+	t.mu.Lock()
+	key := t.seal
+	t.mu.Unlock()
+	if key == nil {
+		return nil, errors.New("nothing was asked for")
+	}
+	return key.Open(sealInfo, sealed)
+}
+
+// identify reads the caller of a verified connection.
+func identify(cs tls.ConnectionState) (agent.Caller, error) {
+	inst, hw, err := identity.PeerOf(cs)
+	return agent.Caller{Inst: inst, HW: hw}, err
+}

@@ -1,0 +1,89 @@
+package bootstrap
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// board is where the flow writes how far it is and what it waits for, and where
+// status reads it. The journal gets a line at each change, systemd its STATUS=.
+type board struct {
+	log    *slog.Logger
+	notify func(status string) // systemd's STATUS=
+	now    func() time.Time
+
+	mu      sync.Mutex
+	status  member.Status
+	changed chan struct{} // closed and replaced at each change
+}
+
+func newBoard(log *slog.Logger, notify func(string), now func() time.Time) *board {
+	b := &board{log: log, notify: notify, now: now, changed: make(chan struct{})}
+	b.status.Phase, b.status.Since = member.Identity, now()
+	return b
+}
+
+// read returns a copy.
+func (b *board) read() member.Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.status
+	s.Network.ElasticIPs = append([]netip.Prefix(nil), s.Network.ElasticIPs...)
+	s.Network.Peers = append([]member.PeerStatus(nil), s.Network.Peers...)
+	return s
+}
+
+// change applies f and tells whoever waits.
+func (b *board) change(f func(*member.Status)) {
+	b.mu.Lock()
+	f(&b.status)
+	close(b.changed)
+	b.changed = make(chan struct{})
+	b.mu.Unlock()
+}
+
+// enter begins a phase; what it waited for in the last one is over.
+func (b *board) enter(p member.Phase) {
+	was := b.read().Phase
+	b.change(func(s *member.Status) {
+		if s.Phase != p {
+			s.Phase, s.Since = p, b.now()
+		}
+		s.Waiting, s.Problem = "", ""
+	})
+	if was != p {
+		b.log.Info("phase", "phase", p, "before", was)
+		b.notify(string(p))
+	}
+}
+
+// wait says what the server waits for, and why, and what the operator may do.
+func (b *board) wait(sentence string) {
+	if b.read().Waiting == sentence {
+		return
+	}
+	b.change(func(s *member.Status) { s.Waiting = sentence })
+	if sentence != "" {
+		b.log.Info("waiting", "for", sentence)
+		b.notify(sentence)
+	}
+}
+
+// problem keeps the last error in view until the phase ends or it is cleared.
+func (b *board) problem(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if b.read().Problem == text {
+		return
+	}
+	b.change(func(s *member.Status) { s.Problem = text })
+	if err != nil {
+		b.log.Warn("problem", "error", text)
+	}
+}

@@ -1,0 +1,97 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mustermetal/muster/pkg/election"
+)
+
+// Traces are what the units' checks find on this server: the durable state of
+// the election and what lies in /etc/kubernetes.
+type Traces struct {
+	State  *election.State // nil: none, or damaged
+	SpecID string          // of the cluster file
+	CAHash string          // of /etc/kubernetes/pki/ca.crt, "" where there is none
+	// StandsEpoch is the epoch whose GO enough electors confirmed in this boot;
+	// Stands says whether there is one.
+	StandsEpoch uint64
+	Stands      bool
+	AdminConf   bool // /etc/kubernetes/admin.conf exists
+	InitStarted bool // the journal says that this server began kubeadm init
+	// OtherCA says that the endpoint answers TLS with a certificate of another CA.
+	OtherCA  bool
+	Endpoint string
+}
+
+// CheckInit is the last fence before kubeadm init (docs/fence.md): an error says
+// why it may not run here. It runs in kubeadm-init.service, so that a person who
+// starts that unit by hand on the wrong server is stopped too.
+func CheckInit(t Traces) error {
+	switch s := t.State; {
+	case s == nil:
+		return errors.New("this server has no state of the election, so it was not chosen to run kubeadm init: " +
+			"muster.service runs it on the one server that was; bootstrap status shows which")
+	case s.SpecID != t.SpecID:
+		return fmt.Errorf("the state on this disk belongs to cluster %s, the cluster file to %s: nothing may be initialised here; reinstall this server", s.SpecID, t.SpecID)
+	case s.IsSealed():
+		return fmt.Errorf("the cluster is formed (sealed in epoch %d): a second kubeadm init would make a second cluster; this server joins it", s.Sealed.Epoch)
+	case !s.HoldsGo():
+		return notChosen(*s)
+	}
+	leader, epoch, _ := t.State.Leader()
+	switch {
+	case !t.Stands || t.StandsEpoch != epoch:
+		return fmt.Errorf("GO of epoch %d was not confirmed by enough servers since this boot: "+
+			"it may have been superseded; muster.service asks them, bootstrap status shows who is missing", epoch)
+	case t.CAHash != leader.CAHash:
+		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %q, the decree pins %q: joiners would refuse this control plane; "+
+			"remove /etc/kubernetes/pki and let muster.service lay the right one", t.CAHash, leader.CAHash)
+	case t.AdminConf && !t.InitStarted:
+		return errors.New("/etc/kubernetes/admin.conf is here, but the journal knows of no kubeadm init by muster: " +
+			"something else made a cluster on this server; run kubeadm reset, or keep that cluster and take this server off the list")
+	case t.OtherCA:
+		return fmt.Errorf("the endpoint %s answers with the certificate of another CA: a cluster is there already; "+
+			"find it before anything else (openssl s_client -connect %s)", t.Endpoint, t.Endpoint)
+	}
+	return nil
+}
+
+func notChosen(s election.State) error {
+	leader, epoch, ok := s.Leader()
+	switch {
+	case !ok:
+		return errors.New("no server is chosen yet to run kubeadm init: the servers are still voting; bootstrap status shows what they wait for")
+	case leader.Inst == s.Inst:
+		return fmt.Errorf("this server leads epoch %d but GO is not decided: it needs the votes of enough servers; bootstrap status shows who is missing", epoch)
+	case s.Gone():
+		return fmt.Errorf("%s (%s) was chosen to run kubeadm init in epoch %d, not this server: here it would make a second cluster", leader.Name, leader.Address, epoch)
+	}
+	return fmt.Errorf("%s (%s) leads epoch %d, not this server", leader.Name, leader.Address, epoch)
+}
+
+// CheckStart says whether kubelet and the announcer may start. Only a server
+// that holds a GO which is not sealed is in question: it may have been
+// superseded while it was off, and must not rise on its own.
+func CheckStart(t Traces) error {
+	s := t.State
+	if s == nil || s.SpecID != t.SpecID {
+		return nil // never formed by this election; Kubernetes is the authority
+	}
+	if s.IsSealed() {
+		if t.CAHash != "" && t.CAHash != s.Sealed.CAHash {
+			return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, the cluster was sealed with %s: "+
+				"what runs here belongs to another cluster; kubeadm reset, then let muster.service join", t.CAHash, s.Sealed.CAHash)
+		}
+		return nil
+	}
+	if !s.HoldsGo() {
+		return nil
+	}
+	_, epoch, _ := s.Leader()
+	if !t.Stands || t.StandsEpoch != epoch {
+		return fmt.Errorf("this server holds GO of epoch %d, which is not sealed and was not confirmed by enough servers since this boot: "+
+			"it stays down until they answer, because another may have taken its place; bootstrap status shows who is missing", epoch)
+	}
+	return nil
+}

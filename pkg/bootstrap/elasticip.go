@@ -1,0 +1,97 @@
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
+)
+
+// withdrawHead is the time that routers get to stop sending before the address
+// goes (measured in docs/architecture.md: a withdrawal is in the router's table
+// within 100 ms).
+const withdrawHead = 200 * time.Millisecond
+
+// holdElasticIPs keeps the EIP rule on a control plane: the address is on lo only
+// while this server's own API server is healthy. Healthy: address, then
+// announce. Unhealthy: withdraw, a moment, delete, destroy sockets bound to it.
+func (a *Agent) holdElasticIPs(ctx context.Context) error {
+	prefixes := plan.ControlPlaneIPs(a.Cluster.Spec)
+	if len(prefixes) == 0 {
+		return nil
+	}
+	announcement := plan.AnnouncementFor(a.Cluster.Spec, a.device, a.self.Inst)
+	if a.Cluster.Spec.Network.BGP.ControlPlane == cluster.SpeakerBuiltin {
+		go a.startSpeaker(ctx, announcement)
+	}
+	for healthy := range a.Health.Watch(ctx, announcement.HealthURL, announcement.HealthCA) {
+		a.Log.Info("API server", "healthy", healthy)
+		if healthy {
+			a.Network.Set(plan.NetworkFor(a.device, prefixes, true))
+			continue
+		}
+		if err := a.dropElasticIPs(ctx, prefixes); err != nil {
+			a.board.problem(err)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) dropElasticIPs(ctx context.Context, prefixes []netip.Prefix) error {
+	onLo, err := a.Network.Addresses()
+	if err != nil {
+		return fmt.Errorf("reading lo: %w", err)
+	}
+	if len(onLo) > 0 {
+		for _, p := range prefixes {
+			if err := a.Speaker.Withhold(ctx, p, true); err != nil {
+				a.Log.Debug("ordering the withdrawal", "prefix", p, "error", err)
+			}
+		}
+		if sleep(ctx, withdrawHead) != nil {
+			return nil
+		}
+	}
+	a.Network.Set(plan.NetworkFor(a.device, prefixes, false))
+	for _, p := range onLo {
+		if err := a.Network.RemoveAddress(ctx, p); err != nil {
+			return fmt.Errorf("removing the Elastic IP %s from lo: %w", p, err)
+		}
+	}
+	for _, p := range prefixes {
+		// The address is gone, which alone keeps it from being announced.
+		if err := a.Speaker.Withhold(ctx, p, false); err != nil {
+			a.Log.Debug("ending the order to withdraw", "prefix", p, "error", err)
+		}
+	}
+	return nil
+}
+
+// startSpeaker starts the speaker and keeps its sessions in status.
+func (a *Agent) startSpeaker(ctx context.Context, plan plan.Announcement) {
+	pause := firstPause
+	for {
+		err := a.Speaker.Start(ctx, plan)
+		if err == nil {
+			break
+		}
+		a.board.problem(fmt.Errorf("starting the BGP speaker: %w", err))
+		if sleep(ctx, pause) != nil {
+			return
+		}
+		pause = min(pause*2, lastPause)
+	}
+	const watch = 2 * time.Second
+	for sleep(ctx, watch) == nil {
+		peers, err := a.Speaker.Peers(ctx)
+		if err != nil {
+			a.Log.Debug("asking the speaker", "error", err)
+			continue
+		}
+		a.board.change(func(s *member.Status) { s.Network.Peers = peers })
+	}
+}

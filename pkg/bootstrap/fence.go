@@ -1,0 +1,193 @@
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/election"
+)
+
+// fence drives the election's pure core: one goroutine hands it events in order
+// and carries out its effects in order. A vote is on disk before it is answered
+// because Persist comes before Send in the list and nothing is reordered.
+type fence struct {
+	log     *slog.Logger
+	core    election.Core
+	save    func(election.State) error
+	send    func(ctx context.Context, to string, m election.Message) ([]election.Received, error)
+	note    func(string)
+	changed func(d election.Decree, explanation string)
+
+	events chan fenceEvent
+	timers map[election.TimerKind]*time.Timer
+
+	mu      sync.Mutex
+	decree  election.Decree
+	explain string
+	state   election.State
+	waits   chan struct{} // closed and replaced when the decree changes
+}
+
+// fenceEvent is an event and, for a message, where its answer goes.
+type fenceEvent struct {
+	event   election.Event
+	answers chan<- []election.Message
+}
+
+// sendTimeout bounds one delivery: a lost message is normal, the core asks again.
+const sendTimeout = 3 * time.Second
+
+func newFence(log *slog.Logger, core election.Core, state election.State) *fence {
+	return &fence{
+		log: log, core: core, state: state,
+		events: make(chan fenceEvent, 64),
+		timers: map[election.TimerKind]*time.Timer{},
+		waits:  make(chan struct{}),
+	}
+}
+
+// run owns the core until ctx ends. An error means that a vote could not be made
+// durable: the agent must start again from what is on disk.
+func (f *fence) run(ctx context.Context) error {
+	defer func() {
+		for _, t := range f.timers {
+			t.Stop()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-f.events:
+			if err := f.handle(ctx, e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (f *fence) handle(ctx context.Context, e fenceEvent) error {
+	core, effects := f.core.Step(e.event)
+	f.core = core
+	var from string
+	if r, ok := e.event.(election.Received); ok {
+		from = r.From.Inst
+	}
+	var answers []election.Message
+	for _, effect := range effects {
+		switch effect := effect.(type) {
+		case election.Persist:
+			if err := f.save(effect.State); err != nil {
+				return fmt.Errorf("the fence cannot write its state, so it does not vote: %w", err)
+			}
+			f.mu.Lock()
+			f.state = effect.State
+			f.mu.Unlock()
+		case election.Send:
+			if e.answers != nil && effect.To == from {
+				answers = append(answers, effect.Message)
+				continue
+			}
+			go f.deliver(ctx, effect)
+		case election.SetTimer:
+			f.setTimer(ctx, effect)
+		case election.Note:
+			f.note(effect.Text)
+		}
+	}
+	f.publish(core.Decree(), core.Explain())
+	if e.answers != nil {
+		e.answers <- answers
+	}
+	return nil
+}
+
+// deliver sends one message; its answers come back as events.
+func (f *fence) deliver(ctx context.Context, s election.Send) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	answers, err := f.send(ctx, s.To, s.Message)
+	if err != nil {
+		f.log.Debug("fence message lost", "to", s.To, "kind", s.Message.Kind, "error", err)
+		return
+	}
+	for _, a := range answers {
+		f.tell(ctx, a)
+	}
+}
+
+// tell hands an event to the core.
+func (f *fence) tell(ctx context.Context, e election.Event) {
+	select {
+	case <-ctx.Done():
+	case f.events <- fenceEvent{event: e}:
+	}
+}
+
+// ask hands a caller's message to the core and returns what the core answers.
+func (f *fence) ask(ctx context.Context, from election.Sender, m election.Message) ([]election.Message, error) {
+	answers := make(chan []election.Message, 1)
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case f.events <- fenceEvent{event: election.Received{From: from, Message: m}, answers: answers}:
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case a := <-answers:
+		return a, nil
+	}
+}
+
+func (f *fence) setTimer(ctx context.Context, s election.SetTimer) {
+	if t := f.timers[s.Kind]; t != nil {
+		t.Stop()
+	}
+	if s.After <= 0 {
+		delete(f.timers, s.Kind)
+		return
+	}
+	f.timers[s.Kind] = time.AfterFunc(s.After, func() { f.tell(ctx, election.Timer{Kind: s.Kind}) })
+}
+
+// publish shows the decree when anything in it changed, the votes included.
+func (f *fence) publish(d election.Decree, explain string) {
+	f.mu.Lock()
+	same := explain == f.explain && reflect.DeepEqual(d, f.decree)
+	if !same {
+		f.decree, f.explain = d, explain
+		close(f.waits)
+		f.waits = make(chan struct{})
+	}
+	f.mu.Unlock()
+	if !same {
+		f.changed(d, explain)
+	}
+}
+
+// read returns the decree and a channel that closes when it changes.
+func (f *fence) read() (election.Decree, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.decree, f.waits
+}
+
+// await returns the first decree that is good enough.
+func (f *fence) await(ctx context.Context, good func(election.Decree) bool) (election.Decree, error) {
+	for {
+		d, changed := f.read()
+		if good(d) {
+			return d, nil
+		}
+		select {
+		case <-ctx.Done():
+			return d, ctx.Err()
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// permanentError marks an error that another attempt cannot cure.
+type permanentError struct{ error }
+
+func (p permanentError) Unwrap() error { return p.error }
+
+// Permanent wraps an error that a restart or another attempt cannot cure: the
+// agent stops trying and keeps serving status.
+func Permanent(err error) error { return permanentError{err} }
+
+// Pauses between attempts: the first is short because most waits at boot are
+// for a peer that is a moment behind, the last is long enough to keep a broken
+// server quiet and short enough for a person who watches.
+const (
+	firstPause = 200 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// until tries until it succeeds, the error is permanent, or ctx ends. Each
+// failure is kept on the board with what the attempt was for, so that status
+// always explains the wait.
+func (a *Agent) until(ctx context.Context, what string, try func(context.Context) error) error {
+	pause := firstPause
+	for {
+		err := try(ctx)
+		if err == nil {
+			a.board.problem(nil)
+			return nil
+		}
+		var never permanentError
+		if errors.As(err, &never) {
+			return never.error
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.board.wait(what)
+		a.board.problem(err)
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+		pause = min(pause*2, lastPause)
+	}
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

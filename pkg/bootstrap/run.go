@@ -1,0 +1,305 @@
+// Package bootstrap is the flow: how a server becomes a member of its cluster
+// and stays one. Run reads top to bottom in the order of the boot. The flow
+// knows the outside only through the small interfaces in seams.go.
+//
+// Floor 2.
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
+	"golang.org/x/sync/errgroup"
+)
+
+// Machine is everything the flow uses of the server it runs on.
+type Machine struct {
+	Cluster cluster.Cluster
+	Log     *slog.Logger
+	Notify  func(status string) // systemd's STATUS=
+	Now     func() time.Time
+
+	Metadata   Metadata
+	Network    Network
+	Host       Host
+	Journal    Journal
+	Kubernetes Kubernetes
+	Directory  Directory
+	Speaker    Speaker
+	Health     Health
+	Clock      Clock
+
+	// Settle finds out which hardware this is and which instance, from the state
+	// on disk; Connect opens what needs to know.
+	Settle  func(d device.Device) (Settled, error)
+	Connect func(ctx context.Context, self Self, server *Server) (Fabric, error)
+}
+
+// Settled is this server's identity with the state it takes part with.
+type Settled struct {
+	Self
+	State  election.State
+	Origin election.Origin
+	Text   string // for a person, when there is something to say
+	// Evidence names traces of a cluster on a disk without state.
+	Evidence string
+	Boot     string // the kernel's boot id
+	Stands   bool   // GO was confirmed in this boot already
+}
+
+// Self is who this server is to its peers.
+type Self struct {
+	Inst, HW string
+	Node     plan.Node
+	Eligible bool
+}
+
+// Fabric is what connects this server with the others.
+type Fabric struct {
+	Gossip Gossip
+	Calls  Calls
+	Trust  Trust
+	State  StateStore
+	// GoStands leaves the mark that the units' checks look for: this GO was
+	// confirmed in this boot.
+	GoStands func(epoch uint64) error
+	Run      func(ctx context.Context) error // serves both ports until ctx ends
+}
+
+// Agent is one run of the flow.
+type Agent struct {
+	Machine
+	board *board
+
+	self   Self
+	device device.Device
+	fabric Fabric
+	fence  *fence
+	flags  atomic.Pointer[Flags]
+
+	prepared  chan struct{} // closed when host preparation is done
+	directory atomic.Bool   // this server's directory answers
+}
+
+// New prepares a run.
+func New(m Machine) *Agent {
+	return &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{})}
+}
+
+// Run brings this server into its cluster and keeps it there until ctx ends. It
+// may be run again at any time: each step looks first and changes only what
+// differs. serveLocal answers on the local socket, from the first moment on, so
+// that status can tell whatever goes wrong.
+func (a *Agent) Run(ctx context.Context, serveLocal func(context.Context, *Server) error) error {
+	work, ctx := errgroup.WithContext(ctx)
+	server := &Server{agent: a}
+	work.Go(func() error { return serveLocal(ctx, server) })
+	work.Go(func() error {
+		err := a.form(ctx, work, server)
+		var stop permanentError
+		if errors.As(err, &stop) && ctx.Err() == nil {
+			// Keep serving: a person must be able to ask why.
+			a.board.enter(member.Stopped)
+			a.board.problem(stop.error)
+			<-ctx.Done()
+			return nil
+		}
+		return err
+	})
+	if err := work.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// form is the boot, in order.
+func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) error {
+	if err := a.readDevice(ctx); err != nil {
+		return err
+	}
+	settled, err := a.settle()
+	if err != nil {
+		return err
+	}
+	if err := a.layRoutes(ctx); err != nil {
+		return err
+	}
+	work.Go(func() error { return a.Network.Run(ctx) })
+	work.Go(func() error { return a.prepareHost(ctx) })
+
+	a.board.enter(member.RollCall)
+	a.fabric, err = a.Connect(ctx, a.self, server)
+	if err != nil {
+		return fmt.Errorf("joining the roll call: %w", err)
+	}
+	if err := a.startFence(ctx, work, settled); err != nil {
+		return err
+	}
+	work.Go(func() error { return a.fabric.Run(ctx) })
+	work.Go(func() error { return a.watchPeers(ctx) })
+	work.Go(func() error { return a.watchFitness(ctx) })
+
+	decree, err := a.decide(ctx)
+	if err != nil {
+		return err
+	}
+	role, err := a.takeRole(ctx, work, decree)
+	if err != nil {
+		return err
+	}
+	if role == member.ControlPlane {
+		work.Go(func() error { return a.holdElasticIPs(ctx) })
+	}
+	switch {
+	case decree.Mine:
+		err = a.lead(ctx, decree)
+	case role == member.ControlPlane:
+		err = a.joinControlPlane(ctx, work, decree)
+	default:
+		err = a.joinWorker(ctx, decree)
+	}
+	if err != nil {
+		return err
+	}
+	return a.stay(ctx)
+}
+
+// readDevice is step 2 of the boot; identity may depend on it (identity.source:
+// metadata), so it comes first.
+func (a *Agent) readDevice(ctx context.Context) error {
+	a.board.enter(member.Metadata)
+	return a.until(ctx, "the platform's metadata of this server", func(ctx context.Context) error {
+		d, err := a.Metadata.Device(ctx, func(err error) {
+			a.board.wait("the platform's metadata of this server; it is asked again until it is complete")
+			a.board.problem(err)
+		})
+		a.device = d
+		return err
+	})
+}
+
+// settle is step 1: hardware identity, instance, name.
+func (a *Agent) settle() (Settled, error) {
+	a.board.enter(member.Identity)
+	s, err := a.Settle(a.device)
+	if err != nil {
+		return s, Permanent(fmt.Errorf("settling this server's identity: %w", err))
+	}
+	a.self = s.Self
+	a.board.change(func(st *member.Status) {
+		st.Inst, st.HW, st.Name, st.Address = s.Inst, s.HW, s.Node.Name, s.Node.Private
+	})
+	if s.Text != "" {
+		a.Log.Warn("identity", "note", s.Text)
+	}
+	if s.Origin == election.Foreign {
+		return s, Permanent(errors.New(s.Text))
+	}
+	return s, nil
+}
+
+// layRoutes is step 3. Elastic IPs found on lo stay until the API server's
+// health is known: healthy adopts them, anything else removes them.
+func (a *Agent) layRoutes(ctx context.Context) error {
+	n := plan.NetworkFor(a.device, nil, false)
+	n.Addresses = a.leftoverIPs()
+	a.Network.Set(n)
+	return a.until(ctx, "the routes to the top-of-rack routers", func(ctx context.Context) error { return a.Network.Apply(ctx, n) })
+}
+
+// leftoverIPs are addresses of ours that an earlier run left on lo. Before a
+// join none may stay: the joiner would dial itself (docs/architecture.md).
+func (a *Agent) leftoverIPs() []netip.Prefix {
+	if !a.Kubernetes.Initialised() && !a.Kubernetes.Joined() {
+		return nil
+	}
+	found, err := a.Network.Addresses()
+	if err != nil {
+		a.Log.Warn("reading lo", "error", err)
+		return nil
+	}
+	return found
+}
+
+// prepareHost is step 5; it runs beside the roll call and the fence.
+func (a *Agent) prepareHost(ctx context.Context) error {
+	err := a.until(ctx, "host preparation", func(ctx context.Context) error {
+		return a.Host.Prepare(ctx, func(step string) { a.Log.Debug("preparing", "step", step) })
+	})
+	if err != nil {
+		return err
+	}
+	close(a.prepared)
+	a.Log.Info("host prepared")
+	return nil
+}
+
+func (a *Agent) isPrepared() bool {
+	select {
+	case <-a.prepared:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitPrepared blocks until host preparation is done; its problem is on the
+// board meanwhile.
+func (a *Agent) awaitPrepared(ctx context.Context) error {
+	if a.isPrepared() {
+		return nil
+	}
+	a.board.wait("host preparation")
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.prepared:
+		a.board.wait("")
+		return nil
+	}
+}
+
+// decide is step 6: it returns when GO is decided, whoever holds it.
+func (a *Agent) decide(ctx context.Context) (election.Decree, error) {
+	return a.fence.await(ctx, func(d election.Decree) bool {
+		if d.Phase == election.PhaseForming || d.Phase == election.PhaseLeader {
+			if a.board.read().Phase == member.RollCall && d.Votes >= d.Quorum {
+				a.board.enter(member.Deciding)
+			}
+			return false
+		}
+		return true
+	})
+}
+
+// stay is step 10: formed. The loops go on; this one watches that the node is
+// Ready, which is all that is left to wait for.
+func (a *Agent) stay(ctx context.Context) error {
+	const settled, watching = 30 * time.Second, time.Second
+	for {
+		ready, err := a.Kubernetes.NodeReady(ctx, a.self.Node.Name)
+		pause := watching
+		switch {
+		case ready:
+			a.board.enter(member.Ready)
+			pause = settled
+		case err != nil:
+			a.board.problem(err)
+		default:
+			a.board.wait("Kubernetes to call this node Ready; kubectl describe node " + a.self.Node.Name + " says why it does not")
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package bootstrap
+
+import (
+	"context"
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
+	"net/netip"
+)
+
+// Metadata reads what the platform says of this server, from the service or,
+// after a reboot with the service down, from the copy on disk.
+type Metadata interface {
+	// Device returns a complete document, or the last error at the deadline.
+	// report hears of each failed attempt.
+	Device(ctx context.Context, report func(error)) (device.Device, error)
+}
+
+// Journal remembers across power loss which steps are done.
+type Journal interface {
+	Done(step string) bool
+	Started(step string) bool
+	Start(step string) error
+	Finish(step string) error
+}
+
+// Peer is a server that gossip sees. Address and hardware are hearsay: what
+// counts is the certificate it shows when called.
+type Peer struct {
+	Inst, HW string
+	Address  netip.Addr
+	Flags
+}
+
+// Flags are the hints that ride on gossip.
+type Flags struct {
+	Eligible     bool
+	Decided      bool // knows a GO
+	Sealed       bool
+	ControlPlane bool // answers for the directory and hands out join material
+}
+
+// Gossip is the roll call.
+type Gossip interface {
+	Peers() []Peer // this server among them
+	Changes() <-chan struct{}
+	SetFlags(Flags)
+}
+
+// Calls reach other agents: Vote and Enrol on the enrolment port, the rest on
+// the agent port.
+type Calls interface {
+	Fence(ctx context.Context, p agent.Peer, message []byte) (replies [][]byte, from agent.Caller, err error)
+	Enrol(ctx context.Context, p agent.Peer, request agent.EnrolRequest) (agent.Enrolment, error)
+	// Status asks on the agent port when this server has enrolled, else on the
+	// enrolment port.
+	Status(ctx context.Context, p agent.Peer) (member.Status, error)
+	Members(ctx context.Context, p agent.Peer) ([]member.Member, error)
+	ClaimRole(ctx context.Context, p agent.Peer, request agent.RoleRequest) (agent.RoleReply, error)
+	ReportPhase(ctx context.Context, p agent.Peer, report agent.PhaseReport) error
+	Authorities(ctx context.Context, p agent.Peer, request agent.AuthoritiesRequest) (agent.AuthoritiesReply, error)
+	AcquireJoin(ctx context.Context, p agent.Peer) (agent.JoinTurn, error)
+	RenewJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error
+	ReleaseJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error
+	JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error)
+}
+
+// Trust holds this server's keys: the leaf of the enrolment CA that it made
+// itself, the leaf of the agent CA that it gets by enrolling, and, on control
+// planes, the agent CA.
+type Trust interface {
+	// EnsureAgentCA makes the agent CA that this server will use if it leads, or
+	// reads the one made before, and returns the hash of its public key.
+	EnsureAgentCA() (hash string, err error)
+	// AgentCA returns certificate and key as PEM for another control plane;
+	// AdoptAgentCA stores them, if the hash is the pinned one.
+	AgentCA() ([]byte, error)
+	AdoptAgentCA(pem []byte, pinned string) error
+	CanSign() bool
+	// Lead makes the CA of EnsureAgentCA the agent CA, if it is the pinned one.
+	Lead(pinned string) error
+	// Sign issues a leaf for the caller's certificate request.
+	Sign(from agent.Caller, csr []byte) (agent.Enrolment, error)
+	CSR() ([]byte, error)
+	// Install stores the leaf, if its CA's hash is the pinned one.
+	Install(e agent.Enrolment, pinned string) error
+	Enrolled() bool
+	// Seal encrypts to a public key; Open opens what was sealed to Receiver.
+	Receiver() (publicKey []byte, err error)
+	Seal(publicKey, plaintext []byte) ([]byte, error)
+	Open(sealed []byte) ([]byte, error)
+}
+
+// Directory is the dqlite directory of this server, a unit of its own.
+type Directory interface {
+	// Start brings it up and returns when it answers. peers are the other control
+	// planes; without any, only the GO holder's directory starts.
+	Start(ctx context.Context, epoch uint64, caHash string, address netip.Addr, peers []netip.Addr) error
+	ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error)
+	Members(ctx context.Context) ([]member.Member, error)
+	SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error
+	AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error)
+	RenewJoin(ctx context.Context, inst string, token int64) error
+	ReleaseJoin(ctx context.Context, inst string, token int64) error
+}
+
+// Kubernetes runs kubeadm in its units and reads what it left behind.
+type Kubernetes interface {
+	// EnsureAuthorities makes the cluster's CAs, or reads those made before, and
+	// returns the hash that joiners pin.
+	EnsureAuthorities() (caHash string, err error)
+	Authorities() ([]byte, error)                        // certificates and keys, for another control plane
+	AdoptAuthorities(bundle []byte, pinned string) error // those of the cluster
+	CA() ([]byte, error)                                 // PEM of the cluster CA's certificate
+	// Init runs kubeadm init, or what is left of it; it returns when the API
+	// server answers and this node is registered.
+	Init(ctx context.Context, n plan.Node) error
+	Join(ctx context.Context, n plan.Node, j plan.Join) error
+	// Initialised and Joined say whether it has been done on this disk.
+	Initialised() bool
+	Joined() bool
+	// Resume starts what a reboot left stopped: containerd and kubelet.
+	Resume(ctx context.Context) error
+	Healthy(ctx context.Context) error // the API server of this server
+	BootstrapToken(ctx context.Context) (string, error)
+	NodeReady(ctx context.Context, name string) (bool, error)
+}
+
+// Host prepares the machine: sysctls, containerd, kubelet, artefacts.
+type Host interface {
+	Prepare(ctx context.Context, report func(step string)) error
+}
+
+// Network puts addresses on lo and routes in the table, and heals them.
+type Network interface {
+	Apply(ctx context.Context, n plan.Network) error
+	Set(n plan.Network) // what Run keeps
+	Run(ctx context.Context) error
+	Addresses() ([]netip.Prefix, error) // Elastic IPs of ours on lo now
+	// RemoveAddress deletes an Elastic IP and destroys the sockets bound to it.
+	RemoveAddress(ctx context.Context, p netip.Prefix) error
+}
+
+// Speaker is the BGP speaker, a unit of its own.
+type Speaker interface {
+	Start(ctx context.Context, a plan.Announcement) error
+	// Withhold orders the speaker to withdraw a prefix, or lets it announce again.
+	Withhold(ctx context.Context, p netip.Prefix, withheld bool) error
+	Peers(ctx context.Context) ([]member.PeerStatus, error)
+}
+
+// Health watches the API server of this server: each value is its health from
+// then on.
+type Health interface {
+	Watch(ctx context.Context, url, caFile string) <-chan bool
+}
+
+// Clock says whether this server's clock may be trusted for certificates.
+type Clock interface {
+	Synchronised() (bool, error)
+}
+
+// StateStore makes the state of the election durable.
+type StateStore interface {
+	Save(s election.State) error
+}

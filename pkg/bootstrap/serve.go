@@ -1,0 +1,230 @@
+package bootstrap
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// Server answers the other agents and the local socket. Its methods are called
+// from the first moment on; what is not there yet answers agent.ErrNotReady.
+type Server struct{ agent *Agent }
+
+// Status is what this server says of itself.
+func (s *Server) Status(context.Context) member.Status {
+	a := s.agent
+	status := a.board.read()
+	status.Time = a.Now()
+	if found, err := a.Network.Addresses(); err == nil {
+		status.Network.ElasticIPs = found
+	}
+	if status.Waiting == "" && a.fence != nil && status.Phase == member.RollCall {
+		status.Waiting = "the roll call"
+	}
+	return status
+}
+
+// Settled says that the cluster is formed as far as this server knows, so that
+// looking for peers may slow down.
+func (s *Server) Settled() bool {
+	return s.agent.board.read().Decree.State == string(election.PhaseSealed)
+}
+
+// Fence hands a fence message in and returns the replies for the caller.
+func (s *Server) Fence(ctx context.Context, from agent.Caller, message []byte) ([][]byte, error) {
+	f := s.agent.fence
+	if f == nil {
+		return nil, agent.ErrNotReady
+	}
+	m, err := election.DecodeMessage(message)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := f.ask(ctx, election.Sender{Inst: from.Inst, HW: from.HW}, m)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	for _, answer := range answers {
+		data, err := election.EncodeMessage(answer)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, data)
+	}
+	return out, nil
+}
+
+// Enrol signs the caller's request with the agent CA. A founding server may
+// enrol as long as GO is decided; approval policies stand before this line.
+func (s *Server) Enrol(_ context.Context, from agent.Caller, request agent.EnrolRequest) (agent.Enrolment, error) {
+	a := s.agent
+	if a.fence == nil || !a.fabric.Trust.CanSign() {
+		return agent.Enrolment{}, fmt.Errorf("this server does not hold the agent CA: %w", agent.ErrNotReady)
+	}
+	d, _ := a.fence.read()
+	if d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
+		return agent.Enrolment{}, fmt.Errorf("GO is not decided: %w", agent.ErrNotReady)
+	}
+	a.Log.Info("enrolling", "inst", from.Inst, "hw", from.HW)
+	return a.fabric.Trust.Sign(from, request.CSR)
+}
+
+// db is the directory of this server, if it answers.
+func (s *Server) db() (Directory, error) {
+	if !s.agent.directory.Load() {
+		return nil, fmt.Errorf("the directory of this server does not answer: %w", agent.ErrNotReady)
+	}
+	return s.agent.Directory, nil
+}
+
+// Members reads the directory.
+func (s *Server) Members(ctx context.Context) ([]member.Member, error) {
+	db, err := s.db()
+	if err != nil {
+		return nil, err
+	}
+	return db.Members(ctx)
+}
+
+// ClaimRole inserts the caller's row, unless it is there.
+func (s *Server) ClaimRole(ctx context.Context, from agent.Caller, r agent.RoleRequest) (agent.RoleReply, error) {
+	db, err := s.db()
+	if err != nil {
+		return agent.RoleReply{}, err
+	}
+	d, _ := s.agent.fence.read()
+	m := member.Member{Inst: from.Inst, HW: from.HW, Name: r.Name, Address: r.Address, Epoch: d.Epoch}
+	role, err := db.ClaimRole(ctx, m, r.Eligible, false, s.agent.Cluster.Spec.Servers.ControlPlanes)
+	if err == nil {
+		s.agent.Log.Info("role given", "name", r.Name, "role", role, "address", r.Address)
+	}
+	return agent.RoleReply{Role: role}, err
+}
+
+// ReportPhase keeps the caller's row.
+func (s *Server) ReportPhase(ctx context.Context, from agent.Caller, r agent.PhaseReport) error {
+	db, err := s.db()
+	if err != nil {
+		return err
+	}
+	return db.SetPhase(ctx, from.Inst, r.Phase, r.Detail)
+}
+
+// Authorities seals the CAs to the caller's key, if the directory calls it a
+// control plane.
+func (s *Server) Authorities(ctx context.Context, from agent.Caller, r agent.AuthoritiesRequest) (agent.AuthoritiesReply, error) {
+	var reply agent.AuthoritiesReply
+	row, err := s.row(ctx, from)
+	if err != nil {
+		return reply, err
+	}
+	if row.Role != member.ControlPlane {
+		return reply, fmt.Errorf("the directory says that %s is a %s; CA keys go to control planes only: %w", row.Name, row.Role, agent.ErrRefused)
+	}
+	b := bundle{Version: bundleVersion}
+	if b.Authorities, err = s.agent.Kubernetes.Authorities(); err != nil {
+		return reply, err
+	}
+	if b.AgentCA, err = s.agent.fabric.Trust.AgentCA(); err != nil {
+		return reply, err
+	}
+	plain, err := json.Marshal(b)
+	if err != nil {
+		return reply, fmt.Errorf("encoding the CAs: %w", err)
+	}
+	reply.Sealed, err = s.agent.fabric.Trust.Seal(r.PublicKey, plain)
+	if err == nil {
+		s.agent.Log.Info("CAs handed over", "to", row.Name)
+	}
+	return reply, err
+}
+
+// row is the caller's row in the directory.
+func (s *Server) row(ctx context.Context, from agent.Caller) (member.Member, error) {
+	rows, err := s.Members(ctx)
+	if err != nil {
+		return member.Member{}, err
+	}
+	for _, m := range rows {
+		if m.Inst == from.Inst {
+			return m, nil
+		}
+	}
+	return member.Member{}, fmt.Errorf("instance %s has no row in the directory: ask for a role first: %w", from.Inst, agent.ErrRefused)
+}
+
+// AcquireJoin gives the turn to join to one control plane at a time.
+func (s *Server) AcquireJoin(ctx context.Context, from agent.Caller) (agent.JoinTurn, error) {
+	db, err := s.db()
+	if err != nil {
+		return agent.JoinTurn{}, err
+	}
+	row, err := s.row(ctx, from)
+	if err != nil {
+		return agent.JoinTurn{}, err
+	}
+	if row.Role != member.ControlPlane {
+		return agent.JoinTurn{}, fmt.Errorf("%s is a %s; only control planes take turns: %w", row.Name, row.Role, agent.ErrRefused)
+	}
+	turn, err := db.AcquireJoin(ctx, from.Inst)
+	turn.Holder = s.nameOf(ctx, turn.Holder)
+	return turn, err
+}
+
+// nameOf is the node name of an instance, or the instance.
+func (s *Server) nameOf(ctx context.Context, inst string) string {
+	if inst == "" {
+		return ""
+	}
+	if row, err := s.row(ctx, agent.Caller{Inst: inst}); err == nil {
+		return row.Name
+	}
+	return inst
+}
+
+// RenewJoin shows that the holder is alive.
+func (s *Server) RenewJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error {
+	db, err := s.db()
+	if err != nil {
+		return err
+	}
+	return db.RenewJoin(ctx, from.Inst, turn.Token)
+}
+
+// ReleaseJoin gives the turn back.
+func (s *Server) ReleaseJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error {
+	db, err := s.db()
+	if err != nil {
+		return err
+	}
+	return db.ReleaseJoin(ctx, from.Inst, turn.Token)
+}
+
+// JoinMaterial makes a bootstrap token for a server with a row.
+func (s *Server) JoinMaterial(ctx context.Context, from agent.Caller) (agent.JoinMaterial, error) {
+	var out agent.JoinMaterial
+	row, err := s.row(ctx, from)
+	if err != nil {
+		return out, err
+	}
+	const patience = 5 * time.Second
+	probe, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := s.agent.Kubernetes.Healthy(probe); err != nil {
+		return out, fmt.Errorf("the API server of %s: %w: %w", s.agent.self.Node.Name, err, agent.ErrNotReady)
+	}
+	if out.CA, err = s.agent.Kubernetes.CA(); err != nil {
+		return out, err
+	}
+	out.Token, err = s.agent.Kubernetes.BootstrapToken(ctx)
+	if err == nil {
+		s.agent.Log.Info("join material given", "to", row.Name)
+	}
+	return out, err
+}

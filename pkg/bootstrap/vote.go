@@ -1,0 +1,235 @@
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
+	"golang.org/x/sync/errgroup"
+)
+
+// startFence gives the core its state and what this server brings.
+func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled) error {
+	cfg := election.FromSpec(a.Cluster.Spec)
+	self := election.Self{Name: s.Node.Name, Address: s.Node.Private, Eligible: s.Eligible}
+	f := newFence(a.Log, election.New(cfg, self, s.State), s.State)
+	f.save = a.fabric.State.Save
+	f.send = a.sendFence
+	f.note = func(text string) { a.Log.Info("fence", "note", text) }
+	f.changed = a.decreeChanged
+	a.fence = f
+	work.Go(func() error { return f.run(ctx) })
+
+	f.tell(ctx, election.Start{Boot: s.Boot, Stands: s.Stands})
+	if s.Evidence != "" {
+		f.tell(ctx, election.Evidence{What: s.Evidence})
+	}
+	if s.Eligible {
+		candidate, err := a.candidate()
+		if err != nil {
+			return err
+		}
+		f.tell(ctx, election.Candidate{Leader: candidate})
+	}
+	return nil
+}
+
+// candidate makes the CAs that this server would lead with, and pins them.
+func (a *Agent) candidate() (election.Leader, error) {
+	caHash, err := a.Kubernetes.EnsureAuthorities()
+	if err != nil {
+		return election.Leader{}, fmt.Errorf("making the cluster's CAs beforehand: %w", err)
+	}
+	agentCAHash, err := a.fabric.Trust.EnsureAgentCA()
+	if err != nil {
+		return election.Leader{}, fmt.Errorf("making the agent CA beforehand: %w", err)
+	}
+	return election.Leader{
+		HW: a.self.HW, Inst: a.self.Inst, Name: a.self.Node.Name, Address: a.self.Node.Private,
+		CAHash: caHash, AgentCAHash: agentCAHash,
+	}, nil
+}
+
+// sendFence delivers a message to an instance at the address gossip knows.
+func (a *Agent) sendFence(ctx context.Context, to string, m election.Message) ([]election.Received, error) {
+	p, ok := a.peer(to)
+	if !ok {
+		return nil, fmt.Errorf("instance %s is not in sight", to)
+	}
+	data, err := election.EncodeMessage(m)
+	if err != nil {
+		return nil, err
+	}
+	replies, from, err := a.fabric.Calls.Fence(ctx, p, data)
+	if err != nil {
+		return nil, err
+	}
+	var out []election.Received
+	for _, r := range replies {
+		answer, err := election.DecodeMessage(r)
+		if err != nil {
+			return nil, fmt.Errorf("answer of %s: %w", p.Address, err)
+		}
+		out = append(out, election.Received{From: election.Sender{Inst: from.Inst, HW: from.HW}, Message: answer})
+	}
+	return out, nil
+}
+
+// peer finds an instance by gossip, or the leader by the decree.
+func (a *Agent) peer(inst string) (agent.Peer, bool) {
+	for _, p := range a.fabric.Gossip.Peers() {
+		if p.Inst == inst {
+			return agent.Peer{Inst: inst, Address: p.Address}, true
+		}
+	}
+	if d, _ := a.fence.read(); d.Leader.Inst == inst && d.Leader.Address.IsValid() {
+		return agent.Peer{Inst: inst, Address: d.Leader.Address}, true
+	}
+	return agent.Peer{}, false
+}
+
+// watchPeers tells the core whom gossip sees.
+func (a *Agent) watchPeers(ctx context.Context) error {
+	for {
+		var view election.View
+		for _, p := range a.fabric.Gossip.Peers() {
+			if p.Inst != a.self.Inst {
+				view.Peers = append(view.Peers, election.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Eligible: p.Eligible})
+			}
+		}
+		a.fence.tell(ctx, view)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.fabric.Gossip.Changes():
+		}
+	}
+}
+
+// watchFitness tells the core what this server is ready for, until GO.
+func (a *Agent) watchFitness(ctx context.Context) error {
+	var last election.Fitness
+	for first := true; ; first = false {
+		if d, _ := a.fence.read(); d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
+			return nil
+		}
+		fit := a.fitness(ctx)
+		if first || fit.GoFit != last.GoFit || !slices.Equal(fit.Reasons, last.Reasons) {
+			a.fence.tell(ctx, fit)
+			last = fit
+		}
+		prepared := a.prepared
+		if a.isPrepared() {
+			prepared = nil
+		}
+		pause := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return nil
+		case <-prepared:
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+func (a *Agent) fitness(ctx context.Context) election.Fitness {
+	fit := election.Fitness{LeaderFit: a.self.Eligible}
+	if !a.isPrepared() {
+		reason := "host preparation is not done"
+		if p := a.board.read().Problem; p != "" {
+			reason += ": " + p
+		}
+		fit.Reasons = append(fit.Reasons, reason)
+	}
+	if len(fit.Reasons) == 0 && a.self.Eligible {
+		if reason := a.clockProblem(ctx); reason != "" {
+			fit.Reasons = append(fit.Reasons, reason)
+		}
+	}
+	fit.GoFit = len(fit.Reasons) == 0
+	return fit
+}
+
+// clockProblem says why this server's clock may not make certificates yet.
+func (a *Agent) clockProblem(ctx context.Context) string {
+	synced, err := a.Clock.Synchronised()
+	if err != nil {
+		a.Log.Debug("reading the clock's state", "error", err)
+	}
+	policy := a.Cluster.Spec.Time.Require
+	var offsets []time.Duration
+	if policy != cluster.TimeSync && !synced {
+		offsets = a.clockOffsets(ctx)
+	}
+	d, _ := a.fence.read()
+	return plan.ClockProblem(policy, synced, a.Now().Sub(a.board.read().Since), offsets, d.Quorum)
+}
+
+// clockOffsets asks the servers in sight for their time and returns how far
+// each is ahead of this one; this server's own zero is among them.
+func (a *Agent) clockOffsets(ctx context.Context) []time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	offsets := []time.Duration{0}
+	for _, s := range a.askAll(ctx) {
+		if s.err == nil && s.peer.Inst != a.self.Inst {
+			offsets = append(offsets, s.status.Time.Sub(s.asked.Add(s.took/2)))
+		}
+	}
+	return offsets
+}
+
+// decreeChanged shows the decree in status and in the gossip flags. What the
+// fence waits for is what this server waits for, as long as it has nothing else
+// to do.
+func (a *Agent) decreeChanged(d election.Decree, explanation string) {
+	switch a.board.read().Phase {
+	case member.RollCall, member.Deciding:
+		a.board.wait(explanation)
+	case member.Initialising:
+		if d.Mine && !d.Stands {
+			a.board.wait(explanation)
+		}
+	}
+	a.board.change(func(s *member.Status) {
+		s.Decree = member.Decree{
+			State: string(d.Phase), Epoch: d.Epoch, Leader: d.Leader.Inst, LeaderName: d.Leader.Name,
+			CAHash: d.Leader.CAHash, Votes: d.Votes, Quorum: d.Quorum, Expect: d.Expect,
+		}
+	})
+	a.setFlags(func(f *Flags) {
+		f.Decided = d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed
+		f.Sealed = d.Phase == election.PhaseSealed
+	})
+	if d.Stands && d.Mine {
+		if err := a.fabric.GoStands(d.Epoch); err != nil {
+			a.board.problem(fmt.Errorf("marking that GO stands: %w", err))
+		}
+	}
+}
+
+func (a *Agent) setFlags(change func(*Flags)) {
+	for {
+		old := a.flags.Load()
+		next := Flags{Eligible: a.self.Eligible}
+		if old != nil {
+			next = *old
+		}
+		change(&next)
+		if old != nil && *old == next {
+			return
+		}
+		if a.flags.CompareAndSwap(old, &next) {
+			a.fabric.Gossip.SetFlags(next)
+			return
+		}
+	}
+}

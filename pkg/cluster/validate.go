@@ -177,7 +177,7 @@ func (v *validator) discovery() {
 
 // agentURL accepts what a shell may read from an unquoted word of an environment
 // file: fetch.env is sourced.
-var agentURL = regexp.MustCompile(`^[a-z][a-z0-9+.-]*://[A-Za-z0-9._~:/?#\[\]@!+,;=%-]+$`)
+var agentURL = regexp.MustCompile(`^[a-z][a-z0-9+.-]*://[A-Za-z0-9._~:/?#\[\]@!&*+,;=%-]+$`)
 
 func (v *validator) agent() {
 	const at = "spec.agent"

@@ -116,7 +116,7 @@ func (c Config) validate() error {
 	check(c.Address.IsValid() && !c.Address.Addr().IsUnspecified() && c.Address.Port() != 0,
 		fmt.Sprintf("address %q is not a private address with a port", c.Address))
 	check(validHash(c.CAHash), fmt.Sprintf("CA hash %q is not sha256: and 64 hex digits", c.CAHash))
-	check(c.Listen != nil && c.Listen.ClientCAs != nil && c.Listen.ClientAuth == tls.RequireAndVerifyClientCert,
+	check(asksForCertificates(c.Listen),
 		"the listening TLS configuration does not ask for client certificates")
 	check(c.Dial != nil && c.Dial.ClientCAs == nil, "the dialling TLS configuration is missing or has client CAs")
 	check(c.Socket != "", "the socket's path is empty")
@@ -125,6 +125,16 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: %s", ErrRefused, strings.Join(wrong, "; "))
 	}
 	return nil
+}
+
+// asksForCertificates says whether a listening configuration lets nobody in
+// without a certificate that it checks, by its pool or by a callback.
+func asksForCertificates(t *tls.Config) bool {
+	if t == nil || t.ClientCAs == nil {
+		return false
+	}
+	return t.ClientAuth == tls.RequireAndVerifyClientCert ||
+		t.ClientAuth == tls.RequireAnyClientCert && t.VerifyConnection != nil
 }
 
 // others returns the peers without this node, as dqlite writes addresses.

@@ -15,7 +15,8 @@ const planVersion = 1
 
 // Plan tells muster-directory.service how to start. The agent writes it to
 // layout.DirectoryPlan before it starts the unit. It grants nothing: with
-// Bootstrap set the service reads the election state by itself.
+// Bootstrap set the service reads the election state by itself. Neither
+// Bootstrap nor Peers is enough where the server's own copy is complete.
 type Plan struct {
 	Version    int              `json:"version"`
 	Epoch      uint64           `json:"epoch"`      // of the decree
@@ -23,7 +24,7 @@ type Plan struct {
 	CAHash     string           `json:"caHash"`     // sha256:…, from the decree
 	Address    netip.AddrPort   `json:"address"`    // this server's private address, port 9763
 	Bootstrap  bool             `json:"bootstrap"`  // this server holds GO
-	Peers      []netip.AddrPort `json:"peers"`      // the directories of the other control planes
+	Peers      []netip.AddrPort `json:"peers"`      // the directories of the control planes; may include this one
 }
 
 // ParsePlan decodes a plan strictly: an unknown key, a second document, another
@@ -72,18 +73,15 @@ func (p Plan) validate() error {
 	if !usable(p.Address) {
 		wrong = append(wrong, fmt.Sprintf("address %q is not an address of this server with a port", p.Address))
 	}
-	seen := map[netip.AddrPort]bool{p.Address: true}
+	seen := map[netip.AddrPort]bool{}
 	for _, peer := range p.Peers {
 		switch {
 		case !usable(peer):
 			wrong = append(wrong, fmt.Sprintf("peer %q is not an address with a port", peer))
 		case seen[peer]:
-			wrong = append(wrong, fmt.Sprintf("peer %s is listed twice or is this server", peer))
+			wrong = append(wrong, fmt.Sprintf("peer %s is listed twice", peer))
 		}
 		seen[peer] = true
-	}
-	if !p.Bootstrap && len(p.Peers) == 0 {
-		wrong = append(wrong, "no peers and no bootstrap: there is nothing to join")
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("directory plan: %s", strings.Join(wrong, "; "))

@@ -38,7 +38,9 @@ type command struct {
 	run           func(ctx context.Context, args []string, stdout, stderr io.Writer) error
 }
 
-var commands = []command{}
+var commands = []command{
+	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

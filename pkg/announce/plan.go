@@ -42,6 +42,19 @@ func ReadPlan(file string) (plan.Announcement, error) {
 	return p, nil
 }
 
+// MarshalPlan returns the content of the plan file for p, or ErrPlan when a
+// speaker would refuse it. It holds passwords: write it 0600.
+func MarshalPlan(p plan.Announcement) ([]byte, error) {
+	if err := check(p); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPlan, err)
+	}
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPlan, err)
+	}
+	return append(b, '\n'), nil
+}
+
 func parsePlan(b []byte) (plan.Announcement, error) {
 	var p plan.Announcement
 	d := json.NewDecoder(bytes.NewReader(b))

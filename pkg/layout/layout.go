@@ -29,7 +29,7 @@ const (
 	GoStands       = "/run/muster/go-stands"          // enough electors confirmed GO since this boot
 	DirectoryPlan  = "/run/muster/directory.json"     // how muster-directory shall start
 	DirectorySock  = "/run/muster/directory.sock"
-	NetworkState   = "/run/muster/network.json" // which IPv6 addresses on lo are ours
+	NetworkState   = "/run/muster/network.json"  // which IPv6 addresses on lo are ours
 	AnnouncePlan   = "/run/muster/announce.json" // 0600: holds MD5 passwords
 	AnnounceSock   = "/run/muster/announce.sock"
 	KubeadmPatches = "/etc/kubernetes/patches"

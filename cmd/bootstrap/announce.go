@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/mustermetal/muster/pkg/announce"
+	"github.com/mustermetal/muster/pkg/layout"
+)
+
+// announceCommand runs the BGP speaker until it is told to stop. SIGHUP makes it
+// read its plan again.
+func announceCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("announce", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	config := flags.String("config", layout.AnnouncePlan, "the `file` that says what to announce to whom; the agent writes it")
+	socket := flags.String("socket", layout.AnnounceSock, "the `path` of the socket that the agent talks to")
+	debug := flags.Bool("debug", false, "log every change of a session")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return exitError{exitUsage, err}
+	}
+	if flags.NArg() > 0 {
+		return exitError{exitUsage, fmt.Errorf("unexpected argument %q", flags.Arg(0))}
+	}
+	level := slog.LevelInfo
+	if *debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+
+	reload := make(chan struct{}, 1)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				select {
+				case reload <- struct{}{}:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+
+	err := announce.Run(ctx, announce.Options{
+		PlanFile: *config,
+		Socket:   *socket,
+		Reload:   reload,
+		Notify: func(state string) {
+			if _, err := daemon.SdNotify(false, state); err != nil {
+				log.Warn("systemd not notified", "err", err)
+			}
+		},
+		Log: log,
+	})
+	switch {
+	case errors.Is(err, announce.ErrPlan):
+		return exitError{exitConfig, err}
+	case errors.Is(err, announce.ErrNoPlan):
+		return exitError{exitUnavailable, err}
+	}
+	return err
+}

@@ -342,7 +342,7 @@ func TestRealSockets(t *testing.T) {
 		<-ended
 	}
 	for _, g := range groups {
-		short, stop := context.WithTimeout(context.Background(), time.Second)
+		short, stop := context.WithTimeout(t.Context(), time.Second)
 		_ = g.Leave(short) // the last one has nobody left to tell
 		stop()
 	}

@@ -72,10 +72,10 @@ verify() {
 		said="$(size "$part") bytes with sha256 $have, expected $want"
 		return 1
 	fi
-	chmod 0755 "$part"
-	flush "$part"
-	mv -f "$part" "$dst"
-	flush "${dst%/*}"
+	if ! { chmod 0755 "$part" && flush "$part" && mv -f "$part" "$dst" && flush "${dst%/*}"; }; then
+		say "cannot install $dst; is the disk full or read-only?"
+		exit 1
+	fi
 	say "installed $dst from $1"
 	exit 0
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -54,7 +55,11 @@ type file struct {
 // tried again (the download, the metadata, the roll call) lives in systemd units,
 // because cloud-init runs a command once and never again.
 func Render(c cluster.Cluster, o Options) ([]byte, error) {
-	files, err := filesOf(c)
+	return render(c, o, units.FS)
+}
+
+func render(c cluster.Cluster, o Options, units fs.FS) ([]byte, error) {
+	files, err := filesOf(c, units)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +93,7 @@ func Render(c cluster.Cluster, o Options) ([]byte, error) {
 }
 
 // filesOf lists the files of a cluster in the order of the user-data.
-func filesOf(c cluster.Cluster) ([]file, error) {
+func filesOf(c cluster.Cluster, units fs.FS) ([]file, error) {
 	if c.Secret == "" {
 		return nil, errors.New("rendering user-data: the cluster has no secret; it is read from the file that `userdata init` wrote beside the cluster file")
 	}
@@ -102,7 +107,7 @@ func filesOf(c cluster.Cluster) ([]file, error) {
 		{Path: layout.Fetch, Permissions: "0755", Content: bare(fetchScript)},
 	}
 	for _, name := range []string{layout.UnitFetch, layout.UnitAgent} {
-		unit, err := units.FS.ReadFile(name)
+		unit, err := fs.ReadFile(units, name)
 		if err != nil {
 			return nil, fmt.Errorf("rendering user-data: reading the embedded unit %s: %w", name, err)
 		}

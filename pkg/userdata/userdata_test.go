@@ -1,0 +1,284 @@
+package userdata
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"gopkg.in/yaml.v3"
+
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/units"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+const clusterFile = `apiVersion: muster/v1alpha1
+kind: Cluster
+metadata: {name: k8s-bgp}
+spec:
+  id: 5b0c6d1f9e2a47b88c3d4e5f60718293
+  platform: packet
+  metadata: {url: "http://169.254.169.254"}
+  servers: {expect: 5, controlPlanes: 3, eligible: {tag: muster-role}}
+  discovery: [{static: [10.99.14.9, 10.99.14.11]}]
+  agent:
+    urls: ["https://mirror-a.example.net/bootstrap_linux_ARCH", "http://10.99.0.1/bootstrap_linux_ARCH?x=1&y=2"]
+    sha256:
+      amd64: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+      arm64: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+  kubernetes:
+    version: v1.36.3
+    endpoint: 147.75.194.92:6443
+  network:
+    elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]
+`
+
+// load parses a cluster file and adds a secret.
+func load(t testing.TB, file string) cluster.Cluster {
+	t.Helper()
+	c, problems := cluster.Parse("cluster.yaml", []byte(file))
+	if err := cluster.Err(problems); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := cluster.NewSecret(bytes.NewReader(make([]byte, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Secret = secret
+	return c
+}
+
+func mustRender(t testing.TB, c cluster.Cluster) []byte {
+	t.Helper()
+	data, err := Render(c, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestGolden renders with units of its own: what is in the real ones is not this
+// package's business.
+func TestGolden(t *testing.T) {
+	unit := &fstest.MapFile{Data: []byte("# why\n[Unit]\nDescription=a unit\n")}
+	data, err := render(load(t, clusterFile), Options{}, fstest.MapFS{"muster-fetch.service": unit, "muster.service": unit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := filepath.Join("testdata", "user-data.golden")
+	if *update {
+		if err := os.WriteFile(golden, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(data)); diff != "" {
+		t.Errorf("user-data (-want +got; read it, then go test ./pkg/userdata -update):\n%s", diff)
+	}
+}
+
+func TestRender(t *testing.T) {
+	data := mustRender(t, load(t, clusterFile))
+	if again := mustRender(t, load(t, clusterFile)); !bytes.Equal(again, data) {
+		t.Error("two runs differ")
+	}
+	if i := bytes.IndexFunc(data, func(r rune) bool { return r > '~' }); i >= 0 {
+		t.Errorf("byte %d is not ASCII", i)
+	}
+	// The budget is the limit of every platform; the aim leaves room for the fields
+	// and units to come.
+	const aim = 8 << 10
+	if len(data) > aim {
+		t.Errorf("%d bytes, aim %d", len(data), aim)
+	}
+	t.Logf("%d bytes", len(data))
+}
+
+// TestRenderLaysDown reads the user-data as cloud-init does.
+func TestRenderLaysDown(t *testing.T) {
+	c := load(t, clusterFile)
+	var doc struct {
+		ManageEtcHosts string `yaml:"manage_etc_hosts"`
+		Files          []file `yaml:"write_files"`
+		Runcmd         [][]string
+	}
+	data := mustRender(t, c)
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	modes := map[string]string{}
+	contents := map[string]string{}
+	for _, f := range doc.Files {
+		modes[f.Path], contents[f.Path] = f.Permissions, f.Content
+	}
+	want := map[string]string{
+		"/etc/muster/cluster.yaml": "0600", "/etc/muster/fetch.env": "0644", "/usr/local/libexec/muster-fetch": "0755",
+		"/etc/systemd/system/muster-fetch.service": "0644", "/etc/systemd/system/muster.service": "0644",
+	}
+	if diff := cmp.Diff(want, modes); diff != "" {
+		t.Errorf("files and permissions (-want +got):\n%s", diff)
+	}
+	wantRun := [][]string{
+		{"systemctl", "daemon-reload"},
+		{"systemctl", "enable", "muster-fetch.service", "muster.service"},
+		{"systemctl", "start", "--no-block", "muster.service"},
+	}
+	if diff := cmp.Diff(wantRun, doc.Runcmd); diff != "" {
+		t.Errorf("runcmd (-want +got):\n%s", diff)
+	}
+	for path, content := range contents {
+		if path != "/etc/muster/cluster.yaml" && strings.Contains(content, c.Secret.Reveal()) {
+			t.Errorf("%s holds the secret", path)
+		}
+	}
+	script := filepath.Join(t.TempDir(), "muster-fetch")
+	if err := os.WriteFile(script, []byte(contents["/usr/local/libexec/muster-fetch"]), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("sh", "-n", script).CombinedOutput(); err != nil {
+		t.Errorf("the script without comments: %v\n%s", err, out)
+	}
+}
+
+// TestBareUnits holds that dropping comments changes no setting of a unit.
+func TestBareUnits(t *testing.T) {
+	for _, name := range []string{"muster-fetch.service", "muster.service"} {
+		data, err := units.FS.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := bare(string(data))
+		for line := range strings.Lines(text) {
+			if strings.HasSuffix(line, "\\\n") {
+				t.Errorf("%s: a continued line may hide a comment from systemd: %s", name, line)
+			}
+		}
+		for _, want := range []string{"[Unit]\n", "[Service]\n", "[Install]\n", "ExecStart="} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s lost %q", name, want)
+			}
+		}
+	}
+}
+
+func TestSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join("testdata", "cloud-config-schema-26.2.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate := func(data []byte) error {
+		var doc any
+		if err := yaml.Unmarshal(data, &doc); err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(doc)
+	}
+	data := mustRender(t, load(t, clusterFile))
+	if err := validate(data); err != nil {
+		t.Error(err)
+	}
+	if err := validate(bytes.Replace(data, []byte("'0600'"), []byte("0600"), 1)); err == nil {
+		t.Error("the schema accepts permissions that are a number, so it proves nothing")
+	}
+}
+
+func TestParse(t *testing.T) {
+	for name, c := range map[string]cluster.Cluster{
+		"literal":   load(t, clusterFile),
+		"not ASCII": load(t, strings.Replace(clusterFile, "v1.36.3", "v1.36.3\n    kubelet: {label: naïve}", 1)),
+		"baked":     load(t, clusterFile[:strings.Index(clusterFile, "  agent:")]+clusterFile[strings.Index(clusterFile, "  kubernetes:"):]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Parse(mustRender(t, c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, _ := cluster.Marshal(c)
+			b, _ := cluster.Marshal(got)
+			if diff := cmp.Diff(string(a), string(b)); diff != "" {
+				t.Errorf("read back (-want +got):\n%s", diff)
+			}
+		})
+	}
+	for data, want := range map[string]string{
+		"#!/bin/sh\n":                 "first line",
+		"#cloud-config\nruncmd: []\n": "writes no /etc/muster/cluster.yaml",
+		"#cloud-config\n\t":           "reading user-data",
+		"#cloud-config\nwrite_files: [{path: /etc/muster/cluster.yaml, encoding: b64, content: '*'}]":  "illegal base64",
+		"#cloud-config\nwrite_files: [{path: /etc/muster/cluster.yaml, encoding: gz, content: x}]":     `encoding "gz"`,
+		"#cloud-config\nwrite_files: [{path: /etc/muster/cluster.yaml, content: 'apiVersion: other'}]": "user-data:/etc/muster/cluster.yaml:1:13: apiVersion",
+	} {
+		if _, err := Parse([]byte(data)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Parse(%q): %v, want %q in it", data, err, want)
+		}
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	c := load(t, clusterFile)
+	var size *SizeError
+	if _, err := Render(c, Options{Limit: 4000}); !errors.As(err, &size) {
+		t.Fatalf("no *SizeError: %v", err)
+	}
+	want := "more than the 4000 that every platform takes; its biggest parts in bytes: "
+	if got := size.Error(); !strings.Contains(got, want) || size.Size <= 4000 || len(size.Parts) != 5 {
+		t.Errorf("%s; %+v", got, size.Parts)
+	}
+	c.Secret = ""
+	if _, err := Render(c, Options{}); err == nil || !strings.Contains(err.Error(), "no secret") {
+		t.Errorf("rendered without a secret: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(mustRender(f, load(f, clusterFile)))
+	f.Add([]byte(header + "write_files:\n- path: /etc/muster/cluster.yaml\n  content: x\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse(data)
+		if err == nil && c.Secret == "" {
+			t.Errorf("accepted without a secret")
+		}
+	})
+}
+
+func TestIsLiteral(t *testing.T) {
+	for text, want := range map[string]bool{
+		"a\nb\n": true, "a\n\nb\n": true, "a": false, "": false, " a\n": false, "a\n\n": false, "é\n": false, "a\r\n": false, "\n": false,
+	} {
+		if got := isLiteral(text); got != want {
+			t.Errorf("isLiteral(%q) = %v", text, got)
+		}
+		var doc struct {
+			Files []file `yaml:"write_files"`
+		}
+		var b strings.Builder
+		b.WriteString("write_files:\n")
+		file{Path: "/x", Permissions: "0644", Content: text}.write(&b)
+		if err := yaml.Unmarshal([]byte(b.String()), &doc); err != nil {
+			t.Fatalf("%q: %v\n%s", text, err, b.String())
+		}
+		content := doc.Files[0].Content
+		if doc.Files[0].Encoding == "b64" {
+			raw, _ := base64.StdEncoding.DecodeString(content)
+			content = string(raw)
+		}
+		if content != text {
+			t.Errorf("%q reads back as %q", text, content)
+		}
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 )
 
 const testPort = 9760
@@ -296,79 +294,6 @@ func TestLeaveIsSeenAtOnce(t *testing.T) {
 	})
 }
 
-func TestRealSockets(t *testing.T) {
-	local := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 97, 60, byte(i)}) }
-	var log syncBuffer
-	config := func(i int) Config {
-		return Config{
-			Inst: inst(i), HW: hw(i), Address: local(i), Port: 19760, Label: "0123456789abcdef", Key: testKey,
-			Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		}
-	}
-	var groups []*Group
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 3)
-	for i := range 3 {
-		g, err := Join(ctx, config(i+1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		groups = append(groups, g)
-		go func() { ended <- g.Run(ctx, func() []netip.Addr { return []netip.Addr{local(1), local(9)} }) }()
-	}
-	deadline := time.After(20 * time.Second)
-	for _, g := range groups {
-		for len(g.Peers()) < 3 {
-			select {
-			case <-g.Changes():
-			case <-deadline:
-				t.Fatalf("not all found; %s sees %v", g.config.Inst, g.Peers())
-			}
-		}
-	}
-
-	again := config(4)
-	again.Address = local(1)
-	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), "127.97.60.1:19760 is in use by another process") {
-		t.Errorf("port in use: %v", err)
-	}
-	again.Address = netip.MustParseAddr("192.0.2.77")
-	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), "192.0.2.77 is not an address of this server") {
-		t.Errorf("foreign address: %v", err)
-	}
-
-	cancel()
-	for range groups {
-		<-ended
-	}
-	for _, g := range groups {
-		short, stop := context.WithTimeout(t.Context(), time.Second)
-		_ = g.Leave(short) // the last one has nobody left to tell
-		stop()
-	}
-	if strings.Contains(log.String(), "level=WARN") {
-		t.Errorf("an ordinary life was logged as trouble:\n%s", log.String())
-	}
-}
-
-// syncBuffer may be written by goroutines that outlive the read.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(b)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func TestJoinRefuses(t *testing.T) {
 	_, err := Join(t.Context(), Config{Inst: "cp1", HW: "x", Key: []byte("short")})
 	if err == nil {
@@ -379,61 +304,4 @@ func TestJoinRefuses(t *testing.T) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}
 	}
-}
-
-func TestMeta(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		flags := Flags(rapid.Byte().Draw(t, "flags"))
-		id := rapid.StringMatching(`[0-9a-f]{32}`).Draw(t, "hw")
-		meta, err := encodeMeta(flags, id)
-		if err != nil || len(meta) > 48 {
-			t.Fatalf("%d bytes, %v", len(meta), err)
-		}
-		// A later version may append.
-		meta = append(meta, rapid.SliceOfN(rapid.Byte(), 0, 30).Draw(t, "more")...)
-		gotFlags, gotHW, err := decodeMeta(meta)
-		if err != nil || gotFlags != flags || gotHW != id {
-			t.Fatalf("%v %s %v; want %v %s", gotFlags, gotHW, err, flags, id)
-		}
-		if _, _, err := decodeMeta(meta[:rapid.IntRange(0, metaSize-1).Draw(t, "short")]); err == nil {
-			t.Fatal("short meta data accepted")
-		}
-	})
-	if got := (Eligible | ControlPlane).String(); got != "eligible,control-plane" {
-		t.Errorf("String = %q", got)
-	}
-}
-
-func TestLogWriter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		handler := slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}})
-		w := &logWriter{log: slog.New(handler)}
-		for _, line := range []string{
-			"[DEBUG] memberlist: Stream connection from=10.0.0.1:5",
-			"[WARN] memberlist: Refuting a suspect message",
-			"[ERR] memberlist: unacceptable label from=10.0.0.1:5",
-			"[ERR] memberlist: unacceptable label from=10.0.0.2:7",
-		} {
-			if n, err := w.Write([]byte(line + "\n")); err != nil || n != len(line)+1 {
-				t.Fatal(n, err)
-			}
-		}
-		time.Sleep(quiet + time.Second)
-		if _, err := w.Write([]byte("[ERR] memberlist: unacceptable label from=10.0.0.2:7\n")); err != nil {
-			t.Fatal(err)
-		}
-		want := `level=INFO msg="gossip: Refuting a suspect message"
-level=WARN msg="gossip: unacceptable label from=10.0.0.1:5"
-level=WARN msg="gossip: unacceptable label from=10.0.0.2:7"
-`
-		if diff := cmp.Diff(want, out.String()); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
-	})
 }

@@ -11,6 +11,7 @@ func (s *step) receive(from Sender, m Message) {
 	if !s.started || s.foreign() || m.SpecID != s.cfg.SpecID || from.Inst == s.state.Inst {
 		return
 	}
+	s.roll.call(from.HW, m.Name)
 	s.acknowledge(from.Inst, m)
 	if m.Config != s.state.Config {
 		s.stranger(from, m)

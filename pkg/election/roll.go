@@ -100,6 +100,8 @@ func (r *roll) remember() {
 		at, found := slices.BinarySearchFunc(past, p.HW, func(q Peer, hw string) int { return cmp.Compare(q.HW, hw) })
 		switch {
 		case found:
+			// Gossip may not carry names; the one a message brought is kept.
+			p.Name = cmp.Or(p.Name, past[at].Name)
 			past[at] = p
 		case len(past) < pastLimit:
 			past = slices.Insert(past, at, p)
@@ -111,6 +113,15 @@ func (r *roll) remember() {
 func (r *roll) shows(inst string) bool {
 	_, found := slices.BinarySearch(r.insts, inst)
 	return found
+}
+
+// call notes the name that a server gave itself in a message.
+func (r *roll) call(hw, name string) {
+	at, found := slices.BinarySearchFunc(r.past, hw, func(q Peer, hw string) int { return cmp.Compare(q.HW, hw) })
+	if found && r.past[at].Name == "" && name != "" {
+		r.past = slices.Clone(r.past)
+		r.past[at].Name = name
+	}
 }
 
 // name is how a person knows a server.

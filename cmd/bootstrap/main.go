@@ -40,6 +40,7 @@ type command struct {
 
 var commands = []command{
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
+	{"directory", "run this control plane's copy of the directory (muster-directory.service)", directoryCommand},
 }
 
 func main() {

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/mustermetal/muster/pkg/directory"
+	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/identity"
+	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/systemd"
+)
+
+const directoryHelp = `bootstrap directory runs this control plane's copy of the directory: members, roles,
+the order of joins. muster-directory.service starts it; the agent writes its plan.
+
+Usage: bootstrap directory [flags]
+
+Exit codes: 0 told to stop, 1 failed and may be started again, 69 the agent wrote no
+plan or no keys yet, 78 it may not run as planned; a sentence says why.
+
+`
+
+// directoryFiles are the paths that the directory's process reads.
+type directoryFiles struct {
+	cluster, plan, keys, elect string
+}
+
+// directoryCommand runs the directory until it is told to stop. The plan says
+// how to start but grants nothing: the right to make a directory comes from the
+// election state, which is read here again.
+func directoryCommand(ctx context.Context, args []string, _, stderr io.Writer) error {
+	flags := flag.NewFlagSet("directory", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, directoryHelp)
+		flags.PrintDefaults()
+	}
+	var files directoryFiles
+	flags.StringVar(&files.cluster, "config", layout.ClusterFile, "the cluster `file` of this server")
+	flags.StringVar(&files.plan, "plan", layout.DirectoryPlan, "the `file` that says whom to join; the agent writes it")
+	flags.StringVar(&files.keys, "keys", layout.PKI, "the `directory` of the agent's certificate and key")
+	flags.StringVar(&files.elect, "elect", layout.Elect, "the `directory` of the election state")
+	data := flags.String("data", layout.Directory, "the `directory` of the databases")
+	socket := flags.String("socket", layout.DirectorySock, "the `path` of the socket that the agent talks to")
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	config, err := directoryConfig(files)
+	if err != nil {
+		return err
+	}
+	log := newLog(stderr)
+	config.Log = log
+	config.Dir = directory.DataDir(*data, config.Epoch, config.Generation)
+	config.Socket = *socket
+	config.Status = func(text string) { notifyOnce(log, systemd.Status(text)) }
+	config.Ready = func() { notifyOnce(log, systemd.Ready()) }
+	if err := os.MkdirAll(*data, 0o700); err != nil {
+		return fmt.Errorf("making the directory's place: %w", err)
+	}
+	err = directory.Run(ctx, config)
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return nil // told to stop while it waited
+	case errors.Is(err, directory.ErrRefused), errors.Is(err, directory.ErrFalse):
+		return exitError{exitConfig, err}
+	}
+	return err
+}
+
+// directoryConfig reads the plan, the keys and, where the plan says so, the right.
+func directoryConfig(files directoryFiles) (directory.Config, error) {
+	data, err := os.ReadFile(files.plan)
+	if err != nil {
+		return directory.Config{}, unavailable(fmt.Errorf("reading the directory's plan: %w (muster.service writes it after every boot)", err))
+	}
+	plan, err := directory.ParsePlan(data)
+	if err != nil {
+		return directory.Config{}, exitError{exitConfig, fmt.Errorf("%s: %w", files.plan, err)}
+	}
+	ring, err := readKeyring(files.keys)
+	if err != nil {
+		return directory.Config{}, err
+	}
+	c := directory.Config{
+		Address: plan.Address, Peers: plan.Peers, Epoch: plan.Epoch, Generation: plan.Generation, CAHash: plan.CAHash,
+	}
+	c.Listen, c.Dial = ring.DirectoryConfigs()
+	if plan.Bootstrap {
+		right, err := readRight(files, ring.Inst())
+		if err != nil {
+			return directory.Config{}, err
+		}
+		c.Right = right
+	}
+	return c, nil
+}
+
+// readRight reads the election state for itself. A cluster that was sealed since
+// the plan was written gives no right, and needs none: its directory exists.
+func readRight(files directoryFiles, inst string) (*directory.Right, error) {
+	cluster, err := readCluster(files.cluster)
+	if err != nil {
+		return nil, err
+	}
+	found, err := durable.Read(files.elect)
+	if err != nil {
+		return nil, err
+	}
+	if found.Origin != durable.Loaded {
+		return nil, exitError{exitConfig, fmt.Errorf("%w: the plan says that this server holds GO, but its election state in %s is %s %s",
+			directory.ErrRefused, files.elect, found.Origin, found.Text)}
+	}
+	if found.State.IsSealed() {
+		return nil, nil
+	}
+	if found.State.Inst != inst {
+		return nil, exitError{exitConfig, fmt.Errorf("%w: the election state is of instance %s, the agent's certificate of %s",
+			directory.ErrRefused, found.State.Inst, inst)}
+	}
+	right, err := directory.RightOfGo(*found.State, cluster.Spec.ID)
+	if err != nil {
+		return nil, exitError{exitConfig, err}
+	}
+	return &right, nil
+}
+
+// readKeyring reads the agent CA and this server's leaf of it.
+func readKeyring(dir string) (*identity.Keyring, error) {
+	var pem [3][]byte
+	for i, name := range []string{agentCAFile, leafFile, leafKeyFile} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, unavailable(fmt.Errorf("reading the agent's keys: %w (muster.service gets them when it enrols)", err))
+		}
+		pem[i] = data
+	}
+	ring, err := identity.ParseKeyring(pem[0], pem[1], pem[2])
+	if err != nil {
+		return nil, exitError{exitConfig, fmt.Errorf("agent's keys in %s: %w", dir, err)}
+	}
+	return ring, nil
+}
+
+// unavailable gives an error of a file that is not there yet its exit code.
+func unavailable(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return exitError{exitUnavailable, err}
+	}
+	return err
+}

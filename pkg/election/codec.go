@@ -32,12 +32,16 @@ func EncodeState(s State) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the fence's state: %w", err)
 	}
-	body = append(body, '\n')
-	head := fmt.Sprintf(stateHead, crc32.Checksum(body, castagnoli), len(body))
-	if len(head)+len(body) > MaxStateSize {
-		return nil, fmt.Errorf("encode the fence's state: %d bytes, expected at most %d", len(head)+len(body), MaxStateSize)
+	data := frame(append(body, '\n'))
+	if len(data) > MaxStateSize {
+		return nil, fmt.Errorf("encode the fence's state: %d bytes, expected at most %d", len(data), MaxStateSize)
 	}
-	return append([]byte(head), body...), nil
+	return data, nil
+}
+
+// frame puts the first line before a body.
+func frame(body []byte) []byte {
+	return append(fmt.Appendf(nil, stateHead, crc32.Checksum(body, castagnoli), len(body)), body...)
 }
 
 // DecodeState reads what EncodeState wrote. An error says what is wrong in a

@@ -231,7 +231,7 @@ func TestSilentGoHolder(t *testing.T) {
 	w.quiet()
 	w.servers[0].up = false
 	w.meet(w.servers[1:]...)
-	w.run(24 * time.Hour)
+	w.run(2 * time.Hour)
 	w.wantPhases("off go go go")
 	if len(w.goHeld) != 1 {
 		t.Errorf("GO was held by %v", w.goHeld)

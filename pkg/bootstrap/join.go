@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Steps in the journal.
+// Steps in the journal (docs/formats.md).
 const (
-	stepInit           = "kubeadm-init"
-	stepJoin           = "kubeadm-join"
+	StepInit           = "kubeadm-init"
+	StepJoin           = "kubeadm-join"
 	stepControlPlane   = "role-control-plane"
 	stepWorker         = "role-worker"
 	renewJoinEvery     = 20 * time.Second // a turn is taken over after 3 min without renewal
@@ -204,7 +204,7 @@ func (a *Agent) askControlPlane(ctx context.Context, d election.Decree, ask func
 
 // lead is step 7: the GO holder builds the first control plane.
 func (a *Agent) lead(ctx context.Context, d election.Decree) error {
-	if !a.Journal.Done(stepInit) {
+	if !a.Journal.Done(StepInit) {
 		a.board.enter(member.Initialising)
 		if _, err := a.fence.await(ctx, func(d election.Decree) bool { return d.Stands || d.Phase == election.PhaseSealed }); err != nil {
 			return err
@@ -212,7 +212,7 @@ func (a *Agent) lead(ctx context.Context, d election.Decree) error {
 		if err := a.awaitPrepared(ctx); err != nil {
 			return err
 		}
-		if err := a.step(ctx, stepInit, "kubeadm init", func(ctx context.Context) error { return a.Kubernetes.Init(ctx, a.self.Node) }); err != nil {
+		if err := a.step(ctx, StepInit, "kubeadm init", func(ctx context.Context) error { return a.Kubernetes.Init(ctx, a.self.Node) }); err != nil {
 			return err
 		}
 	} else if err := a.resume(ctx); err != nil {
@@ -249,7 +249,7 @@ func (a *Agent) resume(ctx context.Context) error {
 
 // joinControlPlane is step 8 for a control plane: its turn, the CAs, kubeadm.
 func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d election.Decree) error {
-	if a.Journal.Done(stepJoin) {
+	if a.Journal.Done(StepJoin) {
 		if err := a.resume(ctx); err != nil {
 			return err
 		}
@@ -274,7 +274,7 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 	renewing, stop := context.WithCancel(ctx)
 	work.Go(func() error { return a.renewJoin(renewing, d, turn) })
 	a.board.enter(member.Joining)
-	err = a.step(ctx, stepJoin, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
+	err = a.step(ctx, StepJoin, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
 	stop()
 	if err != nil {
 		return err
@@ -292,7 +292,7 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 
 // joinWorker is step 8 for a worker.
 func (a *Agent) joinWorker(ctx context.Context, d election.Decree) error {
-	if a.Journal.Done(stepJoin) {
+	if a.Journal.Done(StepJoin) {
 		return a.resume(ctx)
 	}
 	d, err := a.awaitSealed(ctx)
@@ -300,7 +300,7 @@ func (a *Agent) joinWorker(ctx context.Context, d election.Decree) error {
 		return err
 	}
 	a.board.enter(member.Joining)
-	return a.step(ctx, stepJoin, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, false) })
+	return a.step(ctx, StepJoin, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, false) })
 }
 
 // awaitSealed waits until the first control plane is up and this host is ready.

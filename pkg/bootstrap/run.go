@@ -272,13 +272,13 @@ func (a *Agent) awaitPrepared(ctx context.Context) error {
 // decide is step 6: it returns when GO is decided, whoever holds it.
 func (a *Agent) decide(ctx context.Context) (election.Decree, error) {
 	return a.fence.await(ctx, func(d election.Decree) bool {
-		if d.Phase == election.PhaseForming || d.Phase == election.PhaseLeader {
-			if a.board.read().Phase == member.RollCall && d.Votes >= d.Quorum {
-				a.board.enter(member.Deciding)
-			}
-			return false
+		if d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
+			return true
 		}
-		return true
+		if d.Votes >= d.Quorum && d.Quorum > 0 && a.board.read().Phase == member.RollCall {
+			a.board.enter(member.Deciding)
+		}
+		return false
 	})
 }
 

@@ -42,7 +42,7 @@ func NodeFor(c cluster.Cluster, d device.Device, leader netip.Addr) (Node, error
 		return Node{}, fmt.Errorf("device %s has no private address: muster listens and joins on the private network only; give the server one at the provider", d.ID)
 	}
 	endpoint := c.Spec.Kubernetes.Endpoint.Address
-	if endpoint == "" {
+	if endpoint == "" && leader.IsValid() {
 		endpoint = netip.AddrPortFrom(leader, apiServerPort).String()
 	}
 	return Node{Name: name, Private: private.Prefix.Addr(), Endpoint: endpoint}, nil

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/announce"
+	"github.com/mustermetal/muster/pkg/bootstrap"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/directory"
+	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/network"
+	"github.com/mustermetal/muster/pkg/systemd"
+)
+
+const agentHelp = `bootstrap agent brings this server into its cluster and keeps it there. It runs in
+muster.service.
+
+Usage: bootstrap agent [--config FILE]
+
+Exit codes: 0 stopped, 1 failed (start it again), 77 not root, 78 the cluster file is wrong.
+`
+
+func agentCommand(ctx context.Context, args []string, _, stderr io.Writer) error {
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, agentHelp) }
+	config := flags.String("config", layout.ClusterFile, "the cluster file of this server")
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return exitError{exitPermission, errors.New("the agent sets addresses, routes and units: run it as root")}
+	}
+	c, err := readCluster(*config)
+	if err != nil {
+		return err
+	}
+	log := newLog(stderr)
+	machine, err := openMachine(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	a := bootstrap.New(machine)
+	return a.Run(ctx, func(ctx context.Context, server *bootstrap.Server) error {
+		return serveLocal(ctx, layout.Socket, server, func() {
+			notifyOnce(log, systemd.Ready())
+			go systemd.Watchdog(ctx, server.Alive, func(err error) { log.Error("watchdog", "error", err) })
+		})
+	})
+}
+
+// newLog writes key=value lines; journald adds the time.
+func newLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+func notifyOnce(log *slog.Logger, err error) {
+	if err != nil {
+		log.Debug("telling systemd", "error", err)
+	}
+}
+
+// readCluster reads this server's copy of the cluster file. What is wrong with it
+// no restart can cure: exit 78 with every problem and its place.
+func readCluster(path string) (cluster.Cluster, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return cluster.Cluster{}, exitError{exitConfig, fmt.Errorf("reading the cluster file: %w (userdata render writes it into user-data, cloud-init lays it down)", err)}
+	}
+	c, problems := cluster.ParseServer(path, data)
+	if err := cluster.Err(problems); err != nil {
+		return c, exitError{exitConfig, err}
+	}
+	return c, nil
+}
+
+// openMachine opens the hands that need nothing but this machine.
+func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (bootstrap.Machine, error) {
+	var none bootstrap.Machine
+	boot, err := readBootID()
+	if err != nil {
+		return none, err
+	}
+	for _, dir := range []string{layout.State, layout.Run} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return none, fmt.Errorf("making %s: %w", dir, err)
+		}
+	}
+	journal, err := durable.OpenJournal(layout.Journal, boot, time.Now)
+	if err != nil {
+		return none, err
+	}
+	units, err := systemd.Open(ctx, layout.UnitDir, durable.WriteFile)
+	if err != nil {
+		return none, err
+	}
+	kubernetes, err := newKubernetes(c, units, log)
+	if err != nil {
+		return none, err
+	}
+	id := &settler{cluster: c, boot: boot, log: log}
+	return bootstrap.Machine{
+		Cluster: c, Log: log, Now: time.Now,
+		Notify:     func(text string) { notifyOnce(log, systemd.Status(text)) },
+		Metadata:   platform{cluster: c, log: log},
+		Network:    network.New(layout.NetworkState, log),
+		Host:       newHost(c, units, log),
+		Journal:    steps{journal},
+		Kubernetes: kubernetes,
+		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), port: c.Spec.Ports.Directory, state: id.current},
+		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock)},
+		Health:     health{},
+		Clock:      clock{},
+		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },
+		Connect: func(ctx context.Context, self bootstrap.Self, server *bootstrap.Server) (bootstrap.Fabric, error) {
+			_, fabric, err := connect(ctx, c, log, self, server)
+			fabric.State = id
+			fabric.GoStands = func(epoch uint64) error {
+				return writeGoStands(goStands{Inst: self.Inst, Epoch: epoch, Boot: boot})
+			}
+			return fabric, err
+		},
+	}, nil
+}
+
+// steps is the journal as the flow sees it.
+type steps struct{ journal *durable.Journal }
+
+func (s steps) Done(step string) bool    { return s.journal.Done(step) }
+func (s steps) Started(step string) bool { return s.journal.Interrupted(step) }
+func (s steps) Start(step string) error  { return s.journal.Write(step, durable.Start, "") }
+func (s steps) Finish(step string) error { return s.journal.Write(step, durable.Done, "") }

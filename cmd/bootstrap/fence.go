@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/bootstrap"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/plan"
+)
+
+const fenceHelp = `bootstrap fence is the last check before a unit starts. The units call it; you may too.
+
+Usage: bootstrap fence check-init|check-kubelet|check-announce
+
+Examples:
+  bootstrap fence check-init      # may kubeadm init run on this server? if not, why
+
+Exit codes: 0 it may start, 78 it may not, and a sentence says why.
+`
+
+func fenceCommand(ctx context.Context, args []string, _, stderr io.Writer) error {
+	flags := flag.NewFlagSet("fence", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, fenceHelp) }
+	check := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		check, args = args[0], args[1:]
+	}
+	config := flags.String("config", layout.ClusterFile, "the cluster file of this server")
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	checks := map[string]func(bootstrap.Traces) error{
+		"check-init":     bootstrap.CheckInit,
+		"check-kubelet":  bootstrap.CheckStart,
+		"check-announce": bootstrap.CheckStart,
+	}
+	may, ok := checks[check]
+	if !ok {
+		flags.Usage()
+		return exitError{exitUsage, fmt.Errorf("unknown check %q", check)}
+	}
+	c, err := readCluster(*config)
+	if err != nil {
+		return err
+	}
+	traces, err := readTraces(ctx, c, check == "check-init")
+	if err != nil {
+		return exitError{exitConfig, err}
+	}
+	if err := may(traces); err != nil {
+		return exitError{exitConfig, err}
+	}
+	return nil
+}
+
+// goStands is the content of layout.GoStands: which GO enough electors confirmed
+// since this boot. The file lies on a tmpfs, so a boot forgets it.
+type goStands struct {
+	Version int    `json:"version"`
+	Inst    string `json:"inst"`
+	Epoch   uint64 `json:"epoch"`
+	Boot    string `json:"boot"`
+}
+
+const goStandsVersion = 1
+
+func writeGoStands(s goStands) error {
+	s.Version = goStandsVersion
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encoding that GO stands: %w", err)
+	}
+	return durable.WriteFile(layout.GoStands, append(data, '\n'), 0o600)
+}
+
+// readGoStands returns nil when nothing was confirmed in this boot.
+func readGoStands() (*goStands, error) {
+	data, err := os.ReadFile(layout.GoStands)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading whether GO stands: %w", err)
+	}
+	var s goStands
+	if err := json.Unmarshal(data, &s); err != nil || s.Version != goStandsVersion {
+		return nil, nil // what cannot be read grants nothing
+	}
+	boot, err := readBootID()
+	if err != nil || s.Boot != boot {
+		return nil, err
+	}
+	return &s, nil
+}
+
+func readBootID() (string, error) {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("reading the boot id: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// readTraces collects what the checks decide on. probe also asks the endpoint
+// whether another cluster answers there.
+func readTraces(ctx context.Context, c cluster.Cluster, probe bool) (bootstrap.Traces, error) {
+	t := bootstrap.Traces{SpecID: c.Spec.ID, Endpoint: c.Spec.Kubernetes.Endpoint.Address}
+	found, err := durable.Read(layout.Elect)
+	if err != nil {
+		return t, err
+	}
+	t.State = found.State
+	stands, err := readGoStands()
+	if err != nil {
+		return t, err
+	}
+	if stands != nil && t.State != nil && stands.Inst == t.State.Inst {
+		t.Stands, t.StandsEpoch = true, stands.Epoch
+	}
+	caFile := filepath.Join(layout.KubernetesPKI, "ca.crt")
+	ca, err := os.ReadFile(caFile)
+	if err == nil {
+		if t.CAHash, err = plan.CAHash(ca); err != nil {
+			return t, fmt.Errorf("%s: %w", caFile, err)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return t, fmt.Errorf("reading the cluster CA: %w", err)
+	}
+	if _, err := os.Stat(layout.AdminConf); err == nil {
+		t.AdminConf = true
+	}
+	entries, err := durable.ReadJournal(layout.Journal)
+	if err != nil {
+		return t, err
+	}
+	t.InitStarted = durable.Last(entries, bootstrap.StepInit) != ""
+	if probe {
+		t.OtherCA = otherCA(ctx, t.Endpoint, ca)
+	}
+	return t, nil
+}
+
+// otherCA says whether the endpoint answers TLS with a certificate that the CA
+// here did not sign. An Elastic IP on this server's own lo is not asked: it would
+// answer for itself.
+func otherCA(ctx context.Context, endpoint string, ca []byte) bool {
+	host, _, err := net.SplitHostPort(endpoint)
+	if err != nil || onLo(host) {
+		return false
+	}
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	other := false
+	dialer := tls.Dialer{Config: &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// The verdict is ours: which CA signed, not whether the name fits.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+			_, err := cs.PeerCertificates[0].Verify(options)
+			other = err != nil
+			return nil
+		},
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", endpoint)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return other
+}
+
+// onLo says whether an address is on this server's own lo.
+func onLo(host string) bool {
+	link, err := net.InterfaceByName("lo")
+	if err != nil {
+		return false
+	}
+	addrs, err := link.Addrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.String() == host {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,513 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
+)
+
+// world is a set of servers in memory, each running the real flow and the real
+// election over fakes that keep state. It outlives the agents: what a server
+// wrote stays on its disk through a power loss.
+type world struct {
+	t       *testing.T
+	cluster cluster.Cluster
+
+	mu      sync.Mutex
+	servers map[string]*testServer // by inst
+	inits   []string               // the ledger: who ran kubeadm init
+	joins   []string
+	joining int // control planes inside kubeadm join
+	rows    []member.Member
+	holder  string // of the turn to join
+	token   int64
+	changed chan struct{} // closed and replaced when gossip changes
+}
+
+// testServer is one server with its disk.
+type testServer struct {
+	world   *world
+	inst    string
+	name    string
+	address netip.Addr
+	device  device.Device
+
+	state   election.State
+	journal map[string]string // step -> start or done
+	stands  bool
+
+	running    bool
+	agent      *Agent
+	server     *Server
+	stop       context.CancelFunc
+	done       chan error
+	healthy    bool
+	health     chan bool
+	addresses  []netip.Prefix
+	joinedWith plan.Join
+	signs      bool
+	enrolled   bool
+	flags      Flags
+	// initFails makes that many kubeadm inits fail; initBlocks holds one.
+	initFails  int
+	initBlocks chan struct{}
+}
+
+func newWorld(t *testing.T, controlPlanes, workers int) *world {
+	w := &world{t: t, servers: map[string]*testServer{}, changed: make(chan struct{})}
+	n := controlPlanes + workers
+	w.cluster.Spec = cluster.Spec{
+		ID:      "0123456789abcdef0123456789abcdef",
+		Servers: cluster.Servers{Expect: n, ControlPlanes: controlPlanes, Quorum: cluster.QuorumSafe, Eligible: cluster.Eligible{Hostname: "cp*"}},
+		Time:    cluster.TimePolicy{Require: cluster.TimeSync},
+		Network: cluster.Network{ElasticIPs: []cluster.ElasticIP{{Address: netip.MustParsePrefix("203.0.113.10/32"), On: "control-planes"}},
+			BGP: cluster.BGP{ControlPlane: cluster.SpeakerBuiltin}},
+		Kubernetes: cluster.Kubernetes{Endpoint: cluster.Endpoint{Address: "203.0.113.10:6443"}},
+	}
+	for i := range n {
+		name := fmt.Sprintf("cp%d", i+1)
+		if i >= controlPlanes {
+			name = fmt.Sprintf("w%d", i+1-controlPlanes)
+		}
+		w.add(name, i)
+	}
+	return w
+}
+
+func (w *world) add(name string, i int) {
+	address := netip.AddrFrom4([4]byte{10, 0, 0, byte(2*i + 1)})
+	s := &testServer{
+		world: w, inst: fmt.Sprintf("%032x", 100+i), name: name, address: address,
+		journal: map[string]string{},
+		device: device.Device{ID: "dev-" + name, Hostname: name, Addresses: []device.Address{
+			{Prefix: netip.PrefixFrom(address, 31), Gateway: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 * i)})}}},
+	}
+	hw := fmt.Sprintf("%032x", 500+i)
+	s.state, _, _ = election.Settle(nil, election.FromSpec(w.cluster.Spec), election.Hardware{HW: hw}, s.inst)
+	w.servers[s.inst] = s
+}
+
+func (w *world) named(name string) *testServer {
+	for _, s := range w.servers {
+		if s.name == name {
+			return s
+		}
+	}
+	w.t.Fatalf("no server %s", name)
+	return nil
+}
+
+// boot powers a server on.
+func (w *world) boot(name string) {
+	s := w.named(name)
+	ctx, stop := context.WithCancel(context.Background())
+	s.done, s.stop, s.health = make(chan error, 1), stop, make(chan bool, 16)
+	s.agent = New(Machine{
+		Cluster: w.cluster, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
+		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
+		Settle: func(d device.Device) (Settled, error) {
+			node, err := plan.NodeFor(w.cluster, d, netip.Addr{})
+			eligible, _ := plan.Eligible(w.cluster.Spec.Servers.Eligible, d)
+			return Settled{Self: Self{Inst: s.inst, HW: s.state.Hardware.HW, Node: node, Eligible: eligible},
+				State: s.state, Origin: election.Kept, Boot: "boot"}, err
+		},
+		Connect: func(_ context.Context, _ Self, server *Server) (Fabric, error) {
+			w.mu.Lock()
+			s.server, s.running = server, true
+			w.mu.Unlock()
+			w.gossip()
+			return Fabric{Gossip: s, Calls: fakeCalls{w, s}, Trust: s, State: s,
+				GoStands: func(uint64) error { s.stands = true; return nil },
+				Run:      func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
+		},
+	})
+	go func() {
+		s.done <- s.agent.Run(ctx, func(ctx context.Context, _ *Server) error { <-ctx.Done(); return nil })
+	}()
+}
+
+// powerOff stops a server between two instructions of its own.
+func (w *world) powerOff(name string) {
+	s := w.named(name)
+	w.mu.Lock()
+	s.running, s.healthy, s.stands, s.addresses, s.flags = false, false, false, nil, Flags{}
+	w.mu.Unlock()
+	w.gossip()
+	s.stop()
+	if err := <-s.done; err != nil {
+		w.t.Errorf("%s ended with %v", name, err)
+	}
+}
+
+// gossip wakes whoever watches the roll call.
+func (w *world) gossip() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *world) ledger() (inits, joins []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.inits), slices.Clone(w.joins)
+}
+
+// Metadata, Host, Clock, Journal, StateStore.
+
+func (s *testServer) Device(context.Context, func(error)) (device.Device, error) {
+	return s.device, nil
+}
+func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
+	report("containerd")
+	return sleep(ctx, time.Second)
+}
+func (s *testServer) Synchronised() (bool, error)  { return true, nil }
+func (s *testServer) Save(st election.State) error { s.state = st; return nil }
+func (s *testServer) Done(step string) bool        { return s.journal[step] == "done" }
+func (s *testServer) Started(step string) bool     { return s.journal[step] == "start" }
+func (s *testServer) Start(step string) error      { s.journal[step] = "start"; return nil }
+func (s *testServer) Finish(step string) error     { s.journal[step] = "done"; return nil }
+
+// Gossip.
+
+func (s *testServer) Peers() []Peer {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	var out []Peer
+	for _, p := range s.world.servers {
+		if p.running {
+			f := p.flags
+			f.Eligible = p.name[0] == 'c'
+			out = append(out, Peer{Inst: p.inst, HW: p.state.Hardware.HW, Address: p.address, Flags: f})
+		}
+	}
+	return out
+}
+
+func (s *testServer) Changes() <-chan struct{} {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return s.world.changed
+}
+
+func (s *testServer) SetFlags(f Flags) {
+	s.world.mu.Lock()
+	s.flags = f
+	s.world.mu.Unlock()
+	s.world.gossip()
+}
+
+// Trust.
+
+func (s *testServer) EnsureAgentCA() (string, error)       { return "agent-ca-of-" + s.name, nil }
+func (s *testServer) AgentCA() ([]byte, error)             { return []byte("agent-ca"), nil }
+func (s *testServer) AdoptAgentCA([]byte, string) error    { s.signs = true; return nil }
+func (s *testServer) CanSign() bool                        { return s.signs }
+func (s *testServer) CSR() ([]byte, error)                 { return []byte(s.inst), nil }
+func (s *testServer) Enrolled() bool                       { return s.enrolled }
+func (s *testServer) Receiver() ([]byte, error)            { return []byte(s.inst), nil }
+func (s *testServer) Seal(_, plain []byte) ([]byte, error) { return plain, nil }
+func (s *testServer) Open(sealed []byte) ([]byte, error)   { return sealed, nil }
+func (s *testServer) Lead(pinned string) error {
+	if pinned != "agent-ca-of-"+s.name {
+		return errors.New("another server's agent CA")
+	}
+	s.signs = true
+	return nil
+}
+func (s *testServer) Sign(from agent.Caller, csr []byte) (agent.Enrolment, error) {
+	if string(csr) != from.Inst {
+		return agent.Enrolment{}, errors.New("request of another instance")
+	}
+	return agent.Enrolment{Leaf: csr, CA: []byte("agent-ca")}, nil
+}
+func (s *testServer) Install(e agent.Enrolment, _ string) error {
+	s.enrolled = string(e.Leaf) == s.inst
+	return nil
+}
+
+// Kubernetes.
+
+func (s *testServer) EnsureAuthorities() (string, error) { return s.caHash(s.name), nil }
+func (s *testServer) caHash(string) string {
+	hash, err := plan.CAHash(testCA)
+	if err != nil {
+		s.world.t.Fatal(err)
+	}
+	return hash
+}
+func (s *testServer) Authorities() ([]byte, error)              { return testCA, nil }
+func (s *testServer) AdoptAuthorities(_ []byte, p string) error { return plan.PinnedCA(testCA, p) }
+func (s *testServer) CA() ([]byte, error)                       { return testCA, nil }
+func (s *testServer) Init(ctx context.Context, _ plan.Node) error {
+	if err := CheckInit(Traces{State: &s.state, SpecID: s.world.cluster.Spec.ID, CAHash: s.caHash(s.name), Stands: s.stands, InitStarted: true}); err != nil {
+		s.world.t.Errorf("kubeadm init on %s: %v", s.name, err)
+		return err
+	}
+	if s.initFails > 0 {
+		s.initFails--
+		return errors.New("kubeadm init failed")
+	}
+	if s.initBlocks != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.initBlocks:
+		}
+	}
+	if err := sleep(ctx, 10*time.Second); err != nil {
+		return err
+	}
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.world.inits = append(s.world.inits, s.name)
+	s.setHealthy(true)
+	return nil
+}
+
+func (s *testServer) setHealthy(ok bool) {
+	s.healthy = ok
+	s.health <- ok
+}
+
+func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
+	if len(s.addresses) > 0 {
+		s.world.t.Errorf("%s joins with Elastic IPs on lo: it would dial itself", s.name)
+	}
+	if j.ControlPlane {
+		s.world.mu.Lock()
+		s.world.joining++
+		if s.world.joining > 1 {
+			s.world.t.Error("two control planes join at once")
+		}
+		s.world.mu.Unlock()
+		defer func() { s.world.mu.Lock(); s.world.joining--; s.world.mu.Unlock() }()
+	}
+	if err := sleep(ctx, 5*time.Second); err != nil {
+		return err
+	}
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.world.joins = append(s.world.joins, s.name)
+	s.joinedWith = j
+	if j.ControlPlane {
+		s.setHealthy(true)
+	}
+	return nil
+}
+func (s *testServer) Initialised() bool { return s.Done(StepInit) }
+func (s *testServer) Joined() bool      { return s.Done(StepJoin) }
+func (s *testServer) Resume(context.Context) error {
+	if s.name[0] == 'c' {
+		s.setHealthy(true)
+	}
+	return nil
+}
+func (s *testServer) Healthy(context.Context) error {
+	if !s.healthy {
+		return errors.New("connection refused")
+	}
+	return nil
+}
+func (s *testServer) BootstrapToken(context.Context) (string, error) {
+	return "abcdef.0123456789abcdef", nil
+}
+func (s *testServer) NodeReady(context.Context, string) (bool, error) { return true, nil }
+
+// Health and network.
+
+func (s *testServer) Watch(ctx context.Context, _, _ string) <-chan bool {
+	out := make(chan bool)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case ok := <-s.health:
+				select {
+				case out <- ok:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return out
+}
+func (s *testServer) Apply(_ context.Context, n plan.Network) error { s.Set(n); return nil }
+func (s *testServer) Set(n plan.Network) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.addresses = n.Addresses
+}
+func (s *testServer) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (s *testServer) Addresses() ([]netip.Prefix, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return slices.Clone(s.addresses), nil
+}
+func (s *testServer) RemoveAddress(context.Context, netip.Prefix) error { return nil }
+
+type fakeSpeaker struct{ s *testServer }
+
+func (f fakeSpeaker) Start(context.Context, plan.Announcement) error     { return nil }
+func (f fakeSpeaker) Withhold(context.Context, netip.Prefix, bool) error { return nil }
+func (f fakeSpeaker) Peers(context.Context) ([]member.PeerStatus, error) { return nil, nil }
+
+// fakeDirectory is the same directory on every control plane.
+type fakeDirectory struct{ s *testServer }
+
+func (f fakeDirectory) Start(ctx context.Context, _ uint64, _ string, _ netip.Addr, peers []netip.Addr) error {
+	if len(peers) == 0 && !f.s.state.HoldsGo() {
+		return errors.New("no right to make a directory")
+	}
+	return sleep(ctx, 100*time.Millisecond)
+}
+func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, first bool, k int) (member.Role, error) {
+	w := f.s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	planes := 0
+	for _, row := range w.rows {
+		if row.Inst == m.Inst {
+			return row.Role, nil
+		}
+		if row.Role == member.ControlPlane {
+			planes++
+		}
+	}
+	if planes == 0 && !first {
+		return member.NoRole, agent.ErrNotReady
+	}
+	m.Role = member.Worker
+	if eligible && planes < k {
+		m.Role = member.ControlPlane
+	}
+	w.rows = append(w.rows, m)
+	return m.Role, nil
+}
+func (f fakeDirectory) Members(context.Context) ([]member.Member, error) {
+	f.s.world.mu.Lock()
+	defer f.s.world.mu.Unlock()
+	return slices.Clone(f.s.world.rows), nil
+}
+func (f fakeDirectory) SetPhase(_ context.Context, inst string, p member.Phase, _ string) error {
+	f.s.world.mu.Lock()
+	defer f.s.world.mu.Unlock()
+	for i, row := range f.s.world.rows {
+		if row.Inst == inst {
+			f.s.world.rows[i].Phase = p
+			return nil
+		}
+	}
+	return errors.New("no row")
+}
+func (f fakeDirectory) AcquireJoin(_ context.Context, inst string) (agent.JoinTurn, error) {
+	w := f.s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holder == "" || w.holder == inst {
+		w.holder = inst
+		w.token++
+		return agent.JoinTurn{Granted: true, Holder: inst, Token: w.token}, nil
+	}
+	return agent.JoinTurn{Holder: w.holder}, nil
+}
+func (f fakeDirectory) RenewJoin(context.Context, string, int64) error { return nil }
+func (f fakeDirectory) ReleaseJoin(_ context.Context, inst string, token int64) error {
+	w := f.s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holder != inst || w.token != token {
+		return errors.New("the turn is not held")
+	}
+	w.holder = ""
+	return nil
+}
+
+// fakeCalls reach the other servers' real handlers.
+type fakeCalls struct {
+	w    *world
+	self *testServer
+}
+
+func (c fakeCalls) to(ctx context.Context, p agent.Peer) (*Server, agent.Caller, error) {
+	if err := sleep(ctx, time.Millisecond); err != nil {
+		return nil, agent.Caller{}, err
+	}
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	for _, s := range c.w.servers {
+		if s.address == p.Address && s.running && c.self.running {
+			return s.server, agent.Caller{Inst: c.self.inst, HW: c.self.state.Hardware.HW, Address: c.self.address}, nil
+		}
+	}
+	return nil, agent.Caller{}, fmt.Errorf("no answer from %s", p.Address)
+}
+
+func (c fakeCalls) Fence(ctx context.Context, p agent.Peer, m []byte) ([][]byte, agent.Caller, error) {
+	server, from, err := c.to(ctx, p)
+	if err != nil {
+		return nil, agent.Caller{}, err
+	}
+	replies, err := server.Fence(ctx, from, m)
+	peer := server.agent.self
+	return replies, agent.Caller{Inst: peer.Inst, HW: peer.HW}, err
+}
+func (c fakeCalls) Enrol(ctx context.Context, p agent.Peer, r agent.EnrolRequest) (agent.Enrolment, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.Enrolment, error) { return s.Enrol(ctx, from, r) })
+}
+func (c fakeCalls) Status(ctx context.Context, p agent.Peer) (member.Status, error) {
+	return reach(ctx, c, p, func(s *Server, _ agent.Caller) (member.Status, error) { return s.Status(ctx), nil })
+}
+func (c fakeCalls) Members(ctx context.Context, p agent.Peer) ([]member.Member, error) {
+	return reach(ctx, c, p, func(s *Server, _ agent.Caller) ([]member.Member, error) { return s.Members(ctx) })
+}
+func (c fakeCalls) ClaimRole(ctx context.Context, p agent.Peer, r agent.RoleRequest) (agent.RoleReply, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.RoleReply, error) { return s.ClaimRole(ctx, from, r) })
+}
+func (c fakeCalls) ReportPhase(ctx context.Context, p agent.Peer, r agent.PhaseReport) error {
+	_, err := reach(ctx, c, p, func(s *Server, from agent.Caller) (int, error) { return 0, s.ReportPhase(ctx, from, r) })
+	return err
+}
+func (c fakeCalls) Authorities(ctx context.Context, p agent.Peer, r agent.AuthoritiesRequest) (agent.AuthoritiesReply, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.AuthoritiesReply, error) { return s.Authorities(ctx, from, r) })
+}
+func (c fakeCalls) AcquireJoin(ctx context.Context, p agent.Peer) (agent.JoinTurn, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.JoinTurn, error) { return s.AcquireJoin(ctx, from) })
+}
+func (c fakeCalls) RenewJoin(ctx context.Context, p agent.Peer, t agent.JoinTurn) error {
+	_, err := reach(ctx, c, p, func(s *Server, from agent.Caller) (int, error) { return 0, s.RenewJoin(ctx, from, t) })
+	return err
+}
+func (c fakeCalls) ReleaseJoin(ctx context.Context, p agent.Peer, t agent.JoinTurn) error {
+	_, err := reach(ctx, c, p, func(s *Server, from agent.Caller) (int, error) { return 0, s.ReleaseJoin(ctx, from, t) })
+	return err
+}
+func (c fakeCalls) JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.JoinMaterial, error) { return s.JoinMaterial(ctx, from) })
+}
+
+func reach[A any](ctx context.Context, c fakeCalls, p agent.Peer, do func(*Server, agent.Caller) (A, error)) (A, error) {
+	server, from, err := c.to(ctx, p)
+	if err != nil {
+		var none A
+		return none, err
+	}
+	return do(server, from)
+}

@@ -46,6 +46,7 @@ type announcer struct {
 	open     bool   // the gate
 	why      string // what the last probe found when not all was well
 	withheld map[netip.Prefix]bool
+	said     string // the last STATUS line
 }
 
 // Run announces until ctx ends, then withdraws everything, waits at most a
@@ -249,31 +250,44 @@ func due(prefixes []netip.Prefix, onLo, withheld map[netip.Prefix]bool, open boo
 func (a *announcer) status(ctx context.Context) (Status, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	st, err := a.statusLocked(ctx)
+	if err != nil {
+		return st, err
+	}
+	for i, s := range st.Peers {
+		j := slices.IndexFunc(a.plan.Peers, func(p plan.Peer) bool { return p.Address == s.Address })
+		if s.State != established && j >= 0 {
+			peer := a.plan.Peers[j]
+			st.Peers[i].Reason = reason(peer, gather(peer, a.speaker.dials.failure(peer.Address)))
+		}
+	}
+	return st, nil
+}
+
+// statusLocked is status without the reasons, which need a look at the kernel.
+func (a *announcer) statusLocked(ctx context.Context) (Status, error) {
 	st := Status{Healthy: a.open, Health: a.why, Withheld: slices.SortedFunc(maps.Keys(a.withheld), netip.Prefix.Compare)}
 	if a.speaker == nil {
 		return st, errors.New("the speaker is stopping")
 	}
 	st.Announced = slices.Clone(a.speaker.announced)
 	sessions, err := a.speaker.sessions(ctx)
-	if err != nil {
-		return st, err
-	}
 	for _, s := range sessions {
-		ps := member.PeerStatus{Address: s.peer, State: s.state}
-		i := slices.IndexFunc(a.plan.Peers, func(p plan.Peer) bool { return p.Address == s.peer })
-		if s.state != established && i >= 0 {
-			ps.Reason = reason(a.plan.Peers[i], gather(a.plan.Peers[i], a.speaker.dials.failure(s.peer)))
-		}
-		st.Peers = append(st.Peers, ps)
+		st.Peers = append(st.Peers, member.PeerStatus{Address: s.peer, State: s.state})
 	}
-	return st, nil
+	return st, err
 }
 
-// sayStatus tells systemd in one line.
+// sayStatus tells systemd in one line, when it changed.
 func (a *announcer) sayStatus(ctx context.Context) {
-	st, err := a.status(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	st, err := a.statusLocked(ctx)
 	if err != nil {
 		return // stopping
 	}
-	a.notify("STATUS=" + st.sentence())
+	if line := st.sentence(); line != a.said {
+		a.said = line
+		a.notify("STATUS=" + line)
+	}
 }

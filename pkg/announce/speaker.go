@@ -72,13 +72,7 @@ func (s *speaker) configure(ctx context.Context, p plan.Announcement, log *slog.
 	if err := s.acceptOwnOnly(ctx); err != nil {
 		return fmt.Errorf("set the import policy: %w", err)
 	}
-	callbacks := server.WatchEventMessageCallbacks{OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
-		if e.Type == apiutil.PEER_EVENT_STATE {
-			st := e.Peer.State
-			log.Debug("session changed", "peer", st.NeighborAddress, "state", stateName(st.SessionState), "why", st.DisconnectMessage)
-			changed()
-		}
-	}}
+	callbacks := server.WatchEventMessageCallbacks{OnPeerUpdate: sessionLogger(ctx, log, changed)}
 	if err := s.server.WatchEvent(ctx, callbacks, server.WatchPeer()); err != nil {
 		return fmt.Errorf("watch the sessions: %w", err)
 	}
@@ -88,6 +82,25 @@ func (s *speaker) configure(ctx context.Context, p plan.Announcement, log *slog.
 		}
 	}
 	return nil
+}
+
+// sessionLogger logs when a session comes up or goes down, the steps between at
+// debug level, and calls changed after each. GoBGP calls it from one goroutine.
+func sessionLogger(ctx context.Context, log *slog.Logger, changed func()) func(*apiutil.WatchEventMessage_PeerEvent, time.Time) {
+	up := map[netip.Addr]bool{}
+	return func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+		if e.Type != apiutil.PEER_EVENT_STATE {
+			return
+		}
+		st := e.Peer.State
+		level, now := slog.LevelDebug, st.SessionState == bgp.BGP_FSM_ESTABLISHED
+		if now != up[st.NeighborAddress] {
+			level = slog.LevelInfo
+		}
+		up[st.NeighborAddress] = now
+		log.Log(ctx, level, "session changed", "peer", st.NeighborAddress, "state", stateName(st.SessionState), "why", st.DisconnectMessage)
+		changed()
+	}
 }
 
 // acceptOwnOnly keeps routes of the routers out of the table: this server uses

@@ -247,15 +247,15 @@ func TestProblems(t *testing.T) {
 			"17:22: spec.kubernetes.serviceSubnets[0]: service range 172.20.0.0/16 overlaps pod range 172.16.0.0/12, in line 16 (set kubernetes.serviceSubnets to a range that shares no address with others, such as [192.168.0.0/16])",
 		}},
 		{"pods overlap discovery", good, "172.16.0.0/12", "10.96.0.0/11", []string{
-			"12:16: spec.discovery[0].static[0]: discovery address 10.99.14.9/32 overlaps pod range 10.96.0.0/11, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [172.16.0.0/12])",
-			"12:28: spec.discovery[0].static[1]: discovery address 10.99.14.11/32 overlaps pod range 10.96.0.0/11, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [172.16.0.0/12])",
+			"12:16: spec.discovery[0].static[0]: discovery address 10.99.14.9 overlaps pod range 10.96.0.0/11, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [172.16.0.0/12])",
+			"12:28: spec.discovery[0].static[1]: discovery address 10.99.14.11 overlaps pod range 10.96.0.0/11, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [172.16.0.0/12])",
 		}},
 		{"default services overlap discovery", good, "    - static: [10.99.14.9, 10.99.14.11]\n  kubernetes:\n    version: v1.36.3\n    endpoint: 147.75.194.92:6443\n    podSubnets: [172.16.0.0/12]\n    serviceSubnets: [192.168.0.0/16]\n", "    - static: [192.168.1.5, 192.168.1.6]\n  kubernetes:\n    version: v1.36.3\n    endpoint: 147.75.194.92:6443\n", []string{
-			"12:16: spec.discovery[0].static[0]: discovery address 192.168.1.5/32 overlaps service range 192.168.0.0/16, which is the default (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
-			"12:29: spec.discovery[0].static[1]: discovery address 192.168.1.6/32 overlaps service range 192.168.0.0/16, which is the default (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
+			"12:16: spec.discovery[0].static[0]: discovery address 192.168.1.5 overlaps service range 192.168.0.0/16, which is the default (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
+			"12:29: spec.discovery[0].static[1]: discovery address 192.168.1.6 overlaps service range 192.168.0.0/16, which is the default (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
 		}},
 		{"services overlap the EIP", good, "192.168.0.0/16", "147.75.192.0/20", []string{
-			"20:19: spec.network.elasticIPs[0].address: Elastic IP 147.75.194.92/32 overlaps service range 147.75.192.0/20, in line 17 (set kubernetes.serviceSubnets to a range that shares no address with others, such as [192.168.0.0/16])",
+			"20:19: spec.network.elasticIPs[0].address: Elastic IP 147.75.194.92 overlaps service range 147.75.192.0/20, in line 17 (set kubernetes.serviceSubnets to a range that shares no address with others, such as [192.168.0.0/16])",
 		}},
 		{"endpoint that nothing announces", good, "endpoint: 147.75.194.92:6443", "endpoint: 147.75.194.29:6443", []string{
 			"15:15: spec.kubernetes.endpoint: nothing announces 147.75.194.29: it is not in network.elasticIPs (Elastic IPs of this file: 147.75.194.92; if something else leads to the control planes, write {address: 147.75.194.29:6443, external: true})",
@@ -357,7 +357,7 @@ func TestProblems(t *testing.T) {
 			"12:7: spec.static[0].addresses: is missing (such as addresses: [{address: 10.99.14.9/31, gateway: 10.99.14.8}])",
 		}},
 		{"EIP twice", good, "    elasticIPs:\n", "    elasticIPs:\n      - {address: 147.75.194.92/32, on: control-planes}\n", []string{
-			"21:19: spec.network.elasticIPs[1].address: Elastic IP 147.75.194.92/32 overlaps Elastic IP 147.75.194.92/32, in line 20 (each needs its own address)",
+			"21:19: spec.network.elasticIPs[1].address: Elastic IP 147.75.194.92 overlaps Elastic IP 147.75.194.92, in line 20 (each needs its own address)",
 		}},
 		{"static, no neighbours", staticFile, "      bgpNeighbors:\n        - {customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], md5: hunter2}\n", "  network: {elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]}\n", []string{
 			"9:5: spec.static: no server has a BGP neighbour to announce the Elastic IPs to (add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none)",

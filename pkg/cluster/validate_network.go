@@ -129,6 +129,14 @@ type span struct {
 	own        netip.Addr // of a server's subnet: the server's address in it
 }
 
+// String is the span as a person calls it.
+func (a span) String() string {
+	if a.prefix.IsSingleIP() {
+		return a.what + " " + a.prefix.Addr().String()
+	}
+	return a.what + " " + a.prefix.String()
+}
+
 // What spans are, where code asks.
 const (
 	podRange     = "pod range"
@@ -169,7 +177,7 @@ func (v *validator) ranges() {
 			if _, given := v.values[other.path]; given {
 				where = fmt.Sprintf("in line %d", v.place(other.path, v.values).line)
 			}
-			v.errorf(at.path, v.remedy(at, other, spans), "%s %s overlaps %s %s, %s", at.what, at.prefix, other.what, other.prefix, where)
+			v.errorf(at.path, v.remedy(at, other, spans), "%s overlaps %s, %s", at, other, where)
 		}
 	}
 }

@@ -557,3 +557,66 @@ func TestOldCoreStaysUsable(t *testing.T) {
 	}
 	w.wantPhases("go go go")
 }
+
+// TestCompletesWhatMayBeChosen: a value that a quorum accepted is decided by
+// whoever comes next, even when its proposer died before it learned so.
+func TestCompletesWhatMayBeChosen(t *testing.T) {
+	w := newWorld(t, 4, cluster.QuorumSafe)
+	w.bootAll()
+	w.meet(w.servers[:3]...)
+	for len(w.net) > 0 {
+		p := w.net[0]
+		w.net = w.net[1:]
+		if p.m.Kind != Accepted {
+			w.deliver(p)
+		}
+	}
+	w.wantPhases("forming forming forming forming")
+	w.servers[0].up = false
+	w.meet(w.servers[1:]...)
+	w.quiet()
+	w.wantPhases("off leader leader leader")
+	if l := w.servers[3].core.Decree().Leader; l.Name != "cp0" {
+		t.Errorf("leader is %s, expected cp0, which three of four had accepted", l.Name)
+	}
+}
+
+// TestDuel: two servers that both believe to be first end with one leader.
+func TestDuel(t *testing.T) {
+	w := newWorld(t, 5, cluster.QuorumSafe)
+	w.bootAll()
+	w.meet(w.servers[0], w.servers[2], w.servers[3], w.servers[4])
+	w.step(w.servers[1], w.view(w.servers[1], w.servers[2:]))
+	w.run(rankDelay)
+	w.wantPhases("go go go go go")
+	if len(w.goHeld) != 1 {
+		t.Errorf("GO was held by %v", sorted(w.goHeld))
+	}
+}
+
+// TestPatienceDoubles: servers that all lack the same thing depose one another
+// less and less often.
+func TestPatienceDoubles(t *testing.T) {
+	w := newWorld(t, 3, cluster.QuorumSafe)
+	w.bootAll()
+	for _, s := range w.servers {
+		w.step(s, Fitness{LeaderFit: true, Reasons: []string{"kubelet is missing"}})
+	}
+	w.meet(w.servers...)
+	w.run(12 * time.Hour)
+	w.wantPhases("leader leader leader")
+	if e := w.servers[0].core.Decree().Epoch; e < 5 || e > 20 {
+		t.Errorf("epoch %d after twelve hours, expected 5 to 20", e)
+	}
+}
+
+// BenchmarkForm is the cost of forming five servers, in steps of the core alone.
+func BenchmarkForm(b *testing.B) {
+	for b.Loop() {
+		w := newWorld(b, 5, cluster.QuorumSafe)
+		w.plain = true
+		w.bootAll()
+		w.meet(w.servers...)
+		w.quiet()
+	}
+}

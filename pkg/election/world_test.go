@@ -46,6 +46,7 @@ type world struct {
 	// crash, when set, says after how many effects of a step a server dies; a
 	// negative number is no crash.
 	crash func(s *server, effects int) int
+	plain bool // messages skip their codec
 }
 
 func newWorld(t testing.TB, n int, rule string) *world {
@@ -144,6 +145,9 @@ func (w *world) step(s *server, e Event) {
 
 // wire sends a message through its codec.
 func (w *world) wire(m Message) Message {
+	if w.plain {
+		return m
+	}
 	data, err := EncodeMessage(m)
 	if err != nil {
 		w.t.Fatal(err)

@@ -65,6 +65,11 @@ type Config struct {
 	// connections to them: ClientCAs must not be set, and ServerName must be the
 	// name that all leaves carry.
 	Listen, Dial *tls.Config
+	// Inst is this instance. PeerInst returns the instance that a certificate of
+	// the other side names; only instances with a control plane's row, and Inst
+	// itself, may connect.
+	Inst     string
+	PeerInst func(tls.ConnectionState) (string, error)
 	// Right permits Bootstrap when Dir holds no database; nil everywhere but on
 	// the server that holds GO.
 	Right *Right
@@ -119,6 +124,7 @@ func (c Config) validate() error {
 	check(asksForCertificates(c.Listen),
 		"the listening TLS configuration does not ask for client certificates")
 	check(c.Dial != nil && c.Dial.ClientCAs == nil, "the dialling TLS configuration is missing or has client CAs")
+	check(validHex(c.Inst, 32) && c.PeerInst != nil, fmt.Sprintf("instance %q is not 32 hex digits, or nobody reads the peers'", c.Inst))
 	check(c.Socket != "", "the socket's path is empty")
 	check(c.Log != nil, "the logger is missing")
 	if len(wrong) > 0 {

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,35 +33,48 @@ func deadline(t *testing.T) context.Context {
 	return ctx
 }
 
-// formThree starts three nodes and claims their rows.
-func formThree(t *testing.T) []*host {
+// form starts n nodes, each after it got the row of a control plane.
+func form(t *testing.T, n int) []*host {
 	t.Helper()
-	hosts := newHosts(t, 3)
-	for _, h := range hosts {
-		h.run(t)
-	}
-	for i := range hosts {
+	hosts := newHosts(t, n)
+	hosts[0].run(t)
+	defer t.Cleanup(func() { cancelAll(hosts) }) // before each is waited for
+	for i, h := range hosts {
 		c := claim(i+1, 3)
 		c.First = i == 0
 		if role, err := hosts[0].client.ClaimRole(deadline(t), c); err != nil || role != member.ControlPlane {
 			t.Fatalf("ClaimRole(%s) = %q, %v; want control-plane", c.Name, role, err)
 		}
+		if i > 0 {
+			h.run(t)
+		}
 	}
 	return hosts
 }
 
-func TestRolesNeverExceedTheLimit(t *testing.T) {
-	hosts := newHosts(t, 3)
-	for _, h := range hosts {
-		h.run(t)
+// count counts the members by role.
+func count(t *testing.T, h *host) map[member.Role]int {
+	t.Helper()
+	members, err := h.client.Members(deadline(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	// Twelve eligible servers and two others ask at once, through all three
-	// nodes, each twice; the holder of GO comes last and still gets its place.
+	n := map[member.Role]int{}
+	for _, m := range members {
+		n[m.Role]++
+	}
+	return n
+}
+
+func TestRolesNeverExceedTheLimit(t *testing.T) {
+	hosts := form(t, 3)
+	// Three more places, and twelve eligible servers and two others that ask at
+	// once, through all three nodes, each twice.
 	ctx := deadline(t)
 	var wg sync.WaitGroup
-	ask := func(n int, eligible bool) {
-		c := claim(n, 3)
-		c.Eligible = eligible
+	for n := 4; n <= 17; n++ {
+		c := claim(n, 6)
+		c.Eligible = n < 16
 		for again := range 2 {
 			wg.Go(func() {
 				if _, err := hosts[(n+again)%3].client.ClaimRole(ctx, c); err != nil {
@@ -69,27 +83,9 @@ func TestRolesNeverExceedTheLimit(t *testing.T) {
 			})
 		}
 	}
-	for n := 2; n <= 13; n++ {
-		ask(n, true)
-	}
-	ask(14, false)
-	ask(15, false)
 	wg.Wait()
-	first := claim(1, 3)
-	first.First, first.Eligible = true, false
-	if role, err := hosts[2].client.ClaimRole(ctx, first); err != nil || role != member.ControlPlane {
-		t.Fatalf("ClaimRole(first) = %q, %v; want control-plane", role, err)
-	}
 	for _, h := range hosts {
-		members, err := h.client.Members(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		count := map[member.Role]int{}
-		for _, m := range members {
-			count[m.Role]++
-		}
-		if diff := cmp.Diff(map[member.Role]int{member.ControlPlane: 3, member.Worker: 12}, count); diff != "" {
+		if diff := cmp.Diff(map[member.Role]int{member.ControlPlane: 6, member.Worker: 11}, count(t, h)); diff != "" {
 			t.Errorf("roles (-want +got):\n%s", diff)
 		}
 	}
@@ -108,6 +104,64 @@ func TestRolesNeverExceedTheLimit(t *testing.T) {
 	}
 	if len(nodes) != 3 || leaders != 1 {
 		t.Errorf("%d nodes with %d leaders, want 3 with 1", len(nodes), leaders)
+	}
+}
+
+// The holder of GO is a control plane even when all others asked before it and
+// its metadata says that it is not eligible.
+func TestFirstPlaceIsKept(t *testing.T) {
+	hosts := newHosts(t, 1)
+	hosts[0].run(t)
+	for n := 2; n <= 5; n++ {
+		if _, err := hosts[0].client.ClaimRole(deadline(t), claim(n, 3)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := count(t, hosts[0])[member.ControlPlane]; got != 2 {
+		t.Errorf("%d control planes before the first came, want 2", got)
+	}
+	first := claim(1, 3)
+	first.First, first.Eligible = true, false
+	if role, err := hosts[0].client.ClaimRole(deadline(t), first); err != nil || role != member.ControlPlane {
+		t.Fatalf("ClaimRole(first) = %q, %v; want control-plane", role, err)
+	}
+}
+
+// A worker has a leaf of the agent CA too. Were it let in, it could write itself
+// the row of a control plane.
+func TestWorkersAreKeptOut(t *testing.T) {
+	hosts := newHosts(t, 2)
+	hosts[0].run(t)
+	first, worker := claim(1, 1), claim(2, 1)
+	first.First = true
+	for _, c := range []Claim{first, worker} {
+		if _, err := hosts[0].client.ClaimRole(deadline(t), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dial := func() error {
+		conn, err := tls.Dial("tcp", hosts[0].config.Address.String(), hosts[1].config.Dial)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return err
+		}
+		// The client's side of TLS 1.3 learns only here that it was refused.
+		if _, err := conn.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 1))
+		return err
+	}
+	if err := dial(); err == nil || !strings.Contains(err.Error(), "bad certificate") {
+		t.Errorf("a worker connects to the database: %v, want a refusal", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := prepareJoin(ctx, hosts[1].config, found{}, true); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a worker joins the database: %v, want that it waits for ever", err)
 	}
 }
 
@@ -163,7 +217,7 @@ func TestClaimsThatAreRefused(t *testing.T) {
 }
 
 func TestJoinLockSerialises(t *testing.T) {
-	hosts := formThree(t)
+	hosts := form(t, 3)
 	ctx := deadline(t)
 	var mu sync.Mutex
 	holders, most, turns := 0, 0, 0

@@ -28,26 +28,27 @@ func prepareJoin(ctx context.Context, c Config, f found, fresh bool) error {
 	peers := strings.Join(c.others(), ", ")
 	for round := 0; ; round++ {
 		err := tryPrepare(ctx, c, f, fresh)
-		if err == nil || errors.Is(err, ErrFalse) || errors.Is(err, ErrRefused) || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("join the directory at %s: %w", peers, ctx.Err())
+		}
+		if err == nil || errors.Is(err, ErrFalse) || errors.Is(err, ErrRefused) {
 			return err
 		}
 		if round == 0 || round%10 == 9 {
-			c.say(ctx, fmt.Sprintf("waiting for the leader of the directory at %s: %v", peers, err))
+			c.say(ctx, fmt.Sprintf("waiting for the leader of the directory at %s; a majority of them must be up and know this server as a control plane: %v", peers, err))
 		}
-		if err := pause(ctx, roundPause); err != nil {
-			return err
-		}
+		pause(ctx, roundPause)
 	}
 }
 
 func tryPrepare(ctx context.Context, c Config, f found, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
-	store, err := addresses(ctx, c.others())
+	peers, err := addresses(ctx, c.others())
 	if err != nil {
 		return err
 	}
-	db, err := openDB(store, dialer(c.Dial), c.Log)
+	db, err := openDB(peers, dialer(c.Dial), c.Log)
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,11 @@ func tryPrepare(ctx context.Context, c Config, f found, fresh bool) error {
 	if err := verifyMeta(ctx, db, c.decree()); err != nil {
 		return explain(err)
 	}
-	leader, err := client.FindLeader(ctx, store, client.WithDialFunc(dialer(c.Dial)), client.WithLogFunc(logFunc(c.Log)))
+	rows, err := (&store{db: db, want: c.decree()}).rows(ctx)
+	if err != nil {
+		return err
+	}
+	leader, err := client.FindLeader(ctx, peers, client.WithDialFunc(dialer(c.Dial)), client.WithLogFunc(logFunc(c.Log)))
 	if err != nil {
 		return fmt.Errorf("find the leader: %w", err)
 	}
@@ -64,6 +69,15 @@ func tryPrepare(ctx context.Context, c Config, f found, fresh bool) error {
 	if err != nil {
 		return fmt.Errorf("list the nodes: %w", err)
 	}
+	if err := settleFiles(ctx, c, f, fresh, leader, nodes); err != nil {
+		return err
+	}
+	// Those who call this node must be let in before it can ask who they are.
+	return writeAdmitted(filepath.Join(c.Dir, admittedFile), controlPlanes(rows))
+}
+
+// settleFiles compares what lies on the disk with what the leader knows of it.
+func settleFiles(ctx context.Context, c Config, f found, fresh bool, leader *client.Client, nodes []client.NodeInfo) error {
 	added := false
 	for _, n := range nodes {
 		mine := f.info != nil && n.ID == f.info.ID
@@ -105,13 +119,11 @@ func clearDir(dir string) error {
 }
 
 // pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
+func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
 	case <-t.C:
-		return nil
 	}
 }

@@ -46,7 +46,8 @@ func names(t *testing.T, h *host) string {
 }
 
 func TestEveryRestartFindsTheRows(t *testing.T) {
-	hosts := formThree(t)
+	hosts := form(t, 3)
+	cancelAll(hosts)
 	for _, h := range hosts { // all off, then all on: nobody is asked for a right
 		h.stop(t)
 	}
@@ -63,7 +64,7 @@ func TestEveryRestartFindsTheRows(t *testing.T) {
 }
 
 func TestWipedJoinerComesBack(t *testing.T) {
-	hosts := formThree(t)
+	hosts := form(t, 3)
 	hosts[2].stop(t)
 	if err := os.RemoveAll(filepath.Join(hosts[2].dir, "data")); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestWipedJoinerComesBack(t *testing.T) {
 // A first node that lost its files must come back as a joiner, whatever its
 // election state says: made anew, it would be believed by the others.
 func TestWipedFirstNodeJoins(t *testing.T) {
-	hosts := formThree(t)
+	hosts := form(t, 3)
 	hosts[0].stop(t)
 	if err := os.RemoveAll(hosts[0].config.Dir); err != nil {
 		t.Fatal(err)
@@ -97,21 +98,23 @@ func TestWipedFirstNodeJoins(t *testing.T) {
 func TestKilledLeaderIsReplacedAndReturns(t *testing.T) {
 	hosts := newHosts(t, 3)
 	leader := hosts[0].spawn(t)
+	for n := 1; n <= 3; n++ {
+		c := claim(n, 3)
+		c.First = n == 1
+		if _, err := hosts[0].client.ClaimRole(deadline(t), c); err != nil {
+			t.Fatal(err)
+		}
+	}
 	hosts[1].run(t)
 	hosts[2].run(t)
-	first := claim(1, 3)
-	first.First = true
-	if _, err := hosts[0].client.ClaimRole(deadline(t), first); err != nil {
-		t.Fatal(err)
-	}
 	kill(leader)
 	began := time.Now()
-	if role, err := hosts[1].client.ClaimRole(deadline(t), claim(2, 3)); err != nil || role != member.ControlPlane {
+	if role, err := hosts[1].client.ClaimRole(deadline(t), claim(4, 3)); err != nil || role != member.Worker {
 		t.Fatalf("ClaimRole after the leader was killed: %q, %v", role, err)
 	}
 	t.Logf("the first write after the kill took %s", time.Since(began))
 	hosts[0].spawn(t)
-	if got := names(t, hosts[0]); got != "server01 server02" {
+	if got := names(t, hosts[0]); got != "server01 server02 server03 server04" {
 		t.Errorf("members at the killed node after its return: %s", got)
 	}
 }
@@ -171,9 +174,7 @@ func TestInterruptedJoins(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			hosts := newHosts(t, 2)
-			hosts[0].run(t)
-			hosts[1].run(t)
+			hosts := form(t, 2)
 			hosts[1].stop(t)
 			test.harm(t, hosts[1].config.Dir)
 			hosts[1].run(t)
@@ -200,12 +201,12 @@ func remove(t *testing.T, dir string, files ...string) {
 // A node that the others removed while it was away ends with an error, and joins
 // anew at the next start.
 func TestRemovedNodeJoinsAnew(t *testing.T) {
-	hosts := formThree(t)
+	hosts := form(t, 3)
 	hosts[2].stop(t)
 	c := hosts[2].config
 	// As the cure of a wiped node does it: remove the node of this address.
 	aside := c
-	aside.Dir += ".aside"
+	aside.Dir = DataDir(t.TempDir(), 0, 0)
 	if err := tryPrepare(t.Context(), aside, found{}, true); err != nil {
 		t.Fatal(err)
 	}
@@ -220,15 +221,16 @@ func TestRemovedNodeJoinsAnew(t *testing.T) {
 }
 
 func TestFalseDirectoryIsNotJoined(t *testing.T) {
-	hosts := newHosts(t, 2)
-	hosts[0].run(t)
+	hosts := form(t, 2)
+	hosts[1].stop(t)
+	remove(t, hosts[1].config.Dir, formedFile)
 	hosts[1].config.CAHash = "sha256:" + strings.Repeat("b", 64)
 	hosts[1].begin(t)
 	if err := hosts[1].ended(t); !errors.Is(err, ErrFalse) {
 		t.Errorf("joining a directory of another CA: %v, want ErrFalse", err)
 	}
 	if got := voters(t, hosts[0]); len(got) != 1 {
-		t.Errorf("nodes of the directory: %v, want the first alone", got)
+		t.Errorf("voters of the directory: %v, want the first alone", got)
 	}
 }
 

@@ -94,49 +94,69 @@ func right(t *testing.T) *Right {
 	return &r
 }
 
-// pki is one CA and one leaf for all nodes of a test, as files.
-func pki(t *testing.T, dir string) {
+// pki makes a CA in dir and, below it, a leaf for each host, as files.
+func pki(t *testing.T, dir string, hosts int) {
 	t.Helper()
-	public, key, err := ed25519.GenerateKey(rand.Reader)
+	template := func(name string) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"directory"},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
+			KeyUsage:    x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		}
+	}
+	caKeyPublic, caKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"directory"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string][]byte{"cert": cert, "key": key} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+	ca := template("ca")
+	ca.IsCA = true
+	write := func(path string, data []byte, err error) {
+		if err == nil {
+			err = os.WriteFile(path, data, 0o600)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, caKeyPublic, caKey)
+	write(filepath.Join(dir, "ca"), der, err)
+	for i := 1; i <= hosts; i++ {
+		public, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template(inst(i)), ca, public, caKey)
+		write(filepath.Join(hostDir(dir, i), "cert"), der, err)
+		write(filepath.Join(hostDir(dir, i), "key"), key, nil)
+	}
 }
 
+func hostDir(root string, i int) string { return filepath.Join(root, fmt.Sprintf("cp%d", i)) }
+
+// tlsConfigs reads what pki wrote for the host in dir.
 func tlsConfigs(dir string) (listen, dial *tls.Config, err error) {
-	cert, err := os.ReadFile(filepath.Join(dir, "cert"))
-	if err != nil {
-		return nil, nil, err
+	var files [3][]byte
+	for i, path := range []string{filepath.Join(filepath.Dir(dir), "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")} {
+		if files[i], err = os.ReadFile(path); err != nil {
+			return nil, nil, err
+		}
 	}
-	key, err := os.ReadFile(filepath.Join(dir, "key"))
-	if err != nil {
-		return nil, nil, err
-	}
-	parsed, err := x509.ParseCertificate(cert)
+	ca, err := x509.ParseCertificate(files[0])
 	if err != nil {
 		return nil, nil, err
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	pair := []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: ed25519.PrivateKey(key)}}
+	pool.AddCert(ca)
+	pair := []tls.Certificate{{Certificate: [][]byte{files[1]}, PrivateKey: ed25519.PrivateKey(files[2])}}
 	listen = &tls.Config{Certificates: pair, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
 	dial = &tls.Config{Certificates: pair, RootCAs: pool, ServerName: "directory", MinVersion: tls.VersionTLS13}
 	return listen, dial, nil
+}
+
+// peerInst reads the instance from a leaf of pki.
+func peerInst(cs tls.ConnectionState) (string, error) {
+	return cs.PeerCertificates[0].Subject.CommonName, nil
 }
 
 // host is one control plane of a test: its disk, its address, and its process or
@@ -156,25 +176,25 @@ type host struct {
 func newHosts(t *testing.T, n int) []*host {
 	t.Helper()
 	root := t.TempDir()
-	pki(t, root)
 	hosts := make([]*host, n)
 	var peers []netip.AddrPort
 	for i := range hosts {
 		ip := netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)})
 		peers = append(peers, netip.AddrPortFrom(ip, freePort(t, ip)))
-	}
-	for i := range hosts {
-		dir := filepath.Join(root, fmt.Sprintf("cp%d", i+1))
-		if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(hostDir(root, i+1), "data"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		listen, dial, err := tlsConfigs(root)
+	}
+	pki(t, root, n)
+	for i := range hosts {
+		dir := hostDir(root, i+1)
+		listen, dial, err := tlsConfigs(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		h := &host{dir: dir, config: Config{
 			Dir: DataDir(filepath.Join(dir, "data"), 0, 0), Address: peers[i], Listen: listen, Dial: dial,
-			Peers: peers, CAHash: caHash, Socket: filepath.Join(dir, "sock"), Log: logger(t, i),
+			Peers: peers, Inst: inst(i + 1), PeerInst: peerInst, CAHash: caHash, Socket: filepath.Join(dir, "sock"), Log: logger(t, i),
 		}}
 		h.client = NewClient(h.config.Socket)
 		hosts[i] = h
@@ -243,6 +263,15 @@ func (h *host) stop(t *testing.T) {
 	}
 }
 
+// cancelAll tells all hosts at once to end.
+func cancelAll(hosts []*host) {
+	for _, h := range hosts {
+		if h.cancel != nil {
+			h.cancel()
+		}
+	}
+}
+
 // ended waits for a host to end by itself and returns why.
 func (h *host) ended(t *testing.T) error {
 	t.Helper()
@@ -259,6 +288,7 @@ func (h *host) ended(t *testing.T) error {
 // childConfig is what a host in a process of its own needs to know.
 type childConfig struct {
 	Plan  Plan
+	Inst  string
 	Right bool
 }
 
@@ -266,7 +296,7 @@ type childConfig struct {
 // it serves.
 func (h *host) spawn(t *testing.T) *exec.Cmd {
 	t.Helper()
-	data, err := json.Marshal(childConfig{Right: h.config.Right != nil, Plan: Plan{Address: h.config.Address, Peers: h.config.Peers}})
+	data, err := json.Marshal(childConfig{Inst: h.config.Inst, Right: h.config.Right != nil, Plan: Plan{Address: h.config.Address, Peers: h.config.Peers}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,14 +346,14 @@ func child(dir string) int {
 	}
 	var listen, dial *tls.Config
 	if err == nil {
-		listen, dial, err = tlsConfigs(filepath.Dir(dir))
+		listen, dial, err = tlsConfigs(dir)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	config := Config{
-		Dir: DataDir(filepath.Join(dir, "data"), 0, 0), Address: c.Plan.Address, Listen: listen, Dial: dial, Peers: c.Plan.Peers,
+		Dir: DataDir(filepath.Join(dir, "data"), 0, 0), Address: c.Plan.Address, Listen: listen, Dial: dial, Peers: c.Plan.Peers, Inst: c.Inst, PeerInst: peerInst,
 		CAHash: caHash, Socket: filepath.Join(dir, "sock"), Log: slog.New(slog.DiscardHandler),
 		Ready: func() { fmt.Println("ready") },
 	}

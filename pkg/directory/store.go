@@ -64,6 +64,7 @@ type store struct {
 	db    *sql.DB
 	want  decree
 	nodes func(context.Context) ([]Node, error)
+	learn func([]row) // told all rows whenever they were read
 
 	mu    sync.Mutex
 	watch watch            // of the join lock's beat
@@ -106,6 +107,7 @@ func (s *store) ClaimRole(ctx context.Context, c Claim) (member.Role, error) {
 		if err != nil {
 			return err
 		}
+		s.learn(rows)
 		role, err = claimed(rows, c)
 		return err
 	})
@@ -148,6 +150,9 @@ func (s *store) Members(ctx context.Context) ([]member.Member, error) {
 	out := []member.Member{}
 	err := retry(ctx, "read the members", func(ctx context.Context) error {
 		rows, err := s.rows(ctx)
+		if err == nil {
+			s.learn(rows)
+		}
 		out = out[:0]
 		for _, r := range rows {
 			out = append(out, r.Member)

@@ -202,7 +202,7 @@ type AgentSource struct {
 	// URLs are tried in order; ARCH in one is replaced by amd64 or arm64. Any scheme
 	// that curl or wget speak: the sha256 decides.
 	URLs []string `yaml:"urls,omitempty"`
-	// SHA256 by architecture (amd64, arm64): 64 hex digits.
+	// SHA256 is that of the agent by architecture (amd64, arm64): 64 hex digits each.
 	SHA256 map[string]string `yaml:"sha256,omitempty"`
 }
 

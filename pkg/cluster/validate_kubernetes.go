@@ -11,6 +11,7 @@ import (
 // oldestPatch is the first release of each minor version (1.34, …) whose `kubeadm
 // init` talks to the API server of its own server only. Before, it went through
 // the endpoint, and the Elastic IP is nowhere until that API server is healthy.
+// Source: kubernetes/kubernetes#138449 and its backports.
 var oldestPatch = map[int]int{34: 10, 35: 8, 36: 1, 37: 0}
 
 // accepted lists the versions of oldestPatch for people.

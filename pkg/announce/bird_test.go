@@ -22,9 +22,10 @@ import (
 
 // birdConfig makes one BIRD two top-of-rack routers that answer any server with
 // the right password. The routes of the first router go to the kernel, those of
-// the second stay in BIRD. The first one sends a route, and the second takes it
-// even with its own AS number in the path, so that a server that carries routes
-// between its routers is found out.
+// the second stay in BIRD. The second has an AS number and a router id of its own
+// and the first sends a route, so that a server that carries routes from one
+// router to the other is found out: GoBGP only keeps a route from the router and
+// the AS that it came from.
 //
 // Each protocol for a range has another port, unused because passive: two with
 // the same one block each other.
@@ -44,8 +45,7 @@ protocol bgp tor1 from server { local 169.254.255.1 as 65530; dynamic name "tor1
   ipv4 { table t1v4; igp table master4; import all; export where source = RTS_STATIC; }; }
 protocol bgp tor1v6 from server { local fc00::e as 65530; dynamic name "six_"; neighbor range fd70::/16 as 65000;
   ipv6 { table t1v6; igp table master6; import all; export none; }; }
-protocol bgp tor2 from server { local 169.254.255.2 as 65530; dynamic name "tor2_"; neighbor range 10.70.0.0/16 port 1790 as 65000;
-  allow local as 2;
+protocol bgp tor2 from server { router id 169.254.255.2; local 169.254.255.2 as 65531; dynamic name "tor2_"; neighbor range 10.70.0.0/16 port 1790 as 65000;
   ipv4 { table t2v4; igp table master4; import all; export none; }; }
 `
 
@@ -155,7 +155,9 @@ func serverDevice(n int, password string) device.Device {
 	}
 	d.BGPNeighbors = []device.Neighbor{
 		{Family: 4, CustomerAS: 65000, CustomerIP: v4, PeerAS: 65530, Multihop: true, MD5: password,
-			PeerIPs: []netip.Addr{netip.MustParseAddr("169.254.255.1"), netip.MustParseAddr("169.254.255.2")}},
+			PeerIPs: []netip.Addr{netip.MustParseAddr("169.254.255.1")}},
+		{Family: 4, CustomerAS: 65000, CustomerIP: v4, PeerAS: 65531, Multihop: true, MD5: password,
+			PeerIPs: []netip.Addr{netip.MustParseAddr("169.254.255.2")}},
 		{Family: 6, CustomerAS: 65000, PeerAS: 65530, Multihop: true, MD5: password,
 			PeerIPs: []netip.Addr{netip.MustParseAddr("fc00::e")}},
 	}

@@ -249,6 +249,9 @@ func startServer(t *testing.T, name string, c serverConfig) *testServer {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // may have ended
 		_ = s.wait()
+		if link, err := netlink.LinkByName(name); err == nil {
+			_ = netlink.LinkDel(link) // the kernel takes it away too, some time later
+		}
 	})
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "up0",
 		PeerNamespace: netlink.NsPid(cmd.Process.Pid)}))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -93,6 +94,11 @@ func directoryConfig(files directoryFiles) (directory.Config, error) {
 		Address: plan.Address, Peers: plan.Peers, Epoch: plan.Epoch, Generation: plan.Generation, CAHash: plan.CAHash,
 	}
 	c.Listen, c.Dial = ring.DirectoryConfigs()
+	c.Inst = ring.Inst()
+	c.PeerInst = func(cs tls.ConnectionState) (string, error) {
+		inst, _, err := identity.PeerOf(cs)
+		return inst, err
+	}
 	if plan.Bootstrap {
 		right, err := readRight(files, ring.Inst())
 		if err != nil {

@@ -233,6 +233,12 @@ func (m *Manager) Active(ctx context.Context, unit string) (bool, error) {
 	return o.Active(), err
 }
 
+// Activating says whether a start of a unit is under way.
+func (m *Manager) Activating(ctx context.Context, unit string) (bool, error) {
+	o, err := m.State(ctx, unit)
+	return o.ActiveState == "activating", err
+}
+
 type jobFunc func(b bus, ctx context.Context, name, mode string, done chan<- string) (int, error)
 
 func (m *Manager) run(ctx context.Context, verb, unit string, job jobFunc) error {

@@ -162,14 +162,13 @@ func (c Core) explainBar() string {
 		}
 		return ""
 	}
-	if b == mayVote || b == barSurplus && c.state.Gone() {
+	if cause := c.cause(); cause != "" {
+		return cause
+	}
+	if b == mayVote || c.state.Gone() {
 		return ""
 	}
-	problems := c.Problems()
-	if len(problems) == 0 {
-		return ""
-	}
-	return "this server does not vote: " + strings.Join(problems, "; ")
+	return "this server does not vote: " + strings.Join(c.crowd(), "; ")
 }
 
 func (c Core) explainLeader(d Decree) string {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/device"
 )
 
 func TestQuorum(t *testing.T) {
@@ -299,238 +300,6 @@ func (c Core) headerForTest(m Message) Message {
 	return h
 }
 
-// TestReconfigured: a server whose user-data changed after its first promise
-// stops voting, learns the decree, and forgets the difference once sealed.
-func TestReconfigured(t *testing.T) {
-	w := newWorld(t, 4, cluster.QuorumSafe)
-	w.bootAll()
-	w.step(w.servers[0], Fitness{LeaderFit: true})
-	w.meet(w.servers...)
-	w.quiet()
-	w.wantPhases("leader leader leader leader")
-	late := w.servers[3]
-	late.up = false
-	late.cfg = testConfig(10, cluster.QuorumSafe)
-	w.bootUp(late)
-	w.meet(w.servers...)
-	if got := late.core.Explain(); !strings.Contains(got, "this server began with expect: 4") {
-		t.Errorf("Explain = %q", got)
-	}
-	w.step(w.servers[0], Fitness{LeaderFit: true, GoFit: true})
-	w.run(time.Minute)
-	w.wantPhases("go go go go")
-	if diff := cmp.Diff([]string{"cp3 carries expect: 10, this server 4: they do not count each other's votes; render user-data once and give the same to every server"},
-		w.servers[0].core.Problems()); diff != "" {
-		t.Error(diff)
-	}
-	w.step(w.servers[0], InitDone{})
-	w.run(time.Minute)
-	w.wantPhases("sealed sealed sealed sealed")
-	if diff := cmp.Diff([]string{
-		"cp0 carries expect: 4, this server 10: they do not count each other's votes; render user-data once and give the same to every server",
-		"the user-data's expect, quorum or electors differ from those the cluster was formed with; it is sealed, so they are ignored",
-	}, late.core.Problems()); diff != "" {
-		t.Log(diff) // the wording of strangers depends on who wrote last; the second must be there
-		if !strings.Contains(strings.Join(late.core.Problems(), "\n"), "it is sealed, so they are ignored") {
-			t.Error("the ignored difference is not said")
-		}
-	}
-}
-
-// TestOtherConfigNeverCounts: votes of a server that expects another number are
-// refused.
-func TestOtherConfigNeverCounts(t *testing.T) {
-	w := newWorld(t, 2, cluster.QuorumSafe)
-	w.add(testConfig(10, cluster.QuorumSafe))
-	w.bootUp(w.servers[0])
-	w.bootUp(w.servers[2])
-	w.meet(w.servers[0], w.servers[2])
-	w.run(time.Hour)
-	w.wantPhases("forming off forming")
-	if got := w.servers[2].core.Problems(); len(got) != 1 || !strings.HasPrefix(got[0], "cp0 carries expect: 2, this server 10") {
-		t.Errorf("Problems = %q", got)
-	}
-}
-
-// TestSurplus: one too many is named; too many stop the vote.
-func TestSurplus(t *testing.T) {
-	w := newWorld(t, 3, cluster.QuorumSafe) // q = 3: up to 5 servers are safe
-	for range 3 {
-		w.add(testConfig(3, cluster.QuorumSafe))
-	}
-	w.bootAll()
-	w.meet(w.servers...)
-	w.run(time.Hour)
-	w.wantPhases("forming forming forming forming forming forming")
-	want := "6 servers share this user-data, which expects 3: cp0, cp1, cp2, cp3, cp4, cp5; above 5 nobody votes: " +
-		"switch off those that do not belong, or name the electors in spec.servers.electors"
-	if diff := cmp.Diff([]string{want}, w.servers[4].core.Problems()); diff != "" {
-		t.Error(diff)
-	}
-	if got := w.servers[4].core.Explain(); got != "this server does not vote: "+want {
-		t.Errorf("Explain = %q", got)
-	}
-	w.servers[5].up = false
-	w.meet(w.servers[:5]...)
-	w.quiet()
-	w.wantPhases("go go go go go off")
-	if got := w.servers[0].core.Problems(); len(got) != 1 || !strings.HasPrefix(got[0], "5 servers share") {
-		t.Errorf("Problems = %q", got)
-	}
-}
-
-// TestElectors: only those named vote; a server pasted twice changes nothing.
-func TestElectors(t *testing.T) {
-	cfg := FromSpec(cluster.Spec{ID: testSpec, Servers: cluster.Servers{Expect: 6, Electors: []string{"hw03", "hw02", "hw01"}}})
-	w := &world{t: t, goHeld: map[string]bool{}}
-	for range 8 {
-		w.add(cfg)
-	}
-	w.bootUp(w.servers[0])
-	w.bootUp(w.servers[7])
-	w.bootUp(w.servers[1])
-	w.meet(w.servers[0], w.servers[7], w.servers[1])
-	w.run(time.Minute)
-	w.wantPhases("forming forming off off off off off forming")
-	if got := w.servers[0].core.Explain(); !strings.Contains(got, "not among spec.servers.electors and waits for them: 3 of 3 votes needed, 1 here (cp1), missing: hardware hw02, hardware hw03;") {
-		t.Errorf("Explain = %q", got)
-	}
-	w.bootAll()
-	w.meet(w.servers...)
-	w.run(5 * time.Second)
-	w.wantPhases("go go go go go go go go")
-	if l := w.servers[0].core.Decree().Leader; l.Name != "cp1" {
-		t.Errorf("leader is %s, expected cp1, the lowest elector", l.Name)
-	}
-}
-
-// TestDoubledHardware: two live instances of one hardware id do not vote.
-func TestDoubledHardware(t *testing.T) {
-	w := newWorld(t, 4, cluster.QuorumSafe)
-	w.servers[3].hw = "hw02"
-	w.bootAll()
-	w.meet(w.servers...)
-	w.run(time.Hour)
-	w.wantPhases("forming forming forming forming")
-	if d := w.servers[0].core.Decree(); d.Votes != 2 {
-		t.Errorf("%d votes, expected 2", d.Votes)
-	}
-	if got := w.servers[3].core.Explain(); !strings.HasPrefix(got, "this server does not vote: two live instances carry the hardware id hw02") {
-		t.Errorf("Explain = %q", got)
-	}
-}
-
-// TestTwin: one instance at two addresses stops.
-func TestTwin(t *testing.T) {
-	w := newWorld(t, 1, cluster.QuorumSafe)
-	w.add(testConfig(1, cluster.QuorumSafe))
-	w.bootUp(w.servers[0])
-	w.wantPhases("go off")
-	if !w.servers[0].core.Decree().Stands {
-		t.Fatal("GO does not stand")
-	}
-	s := w.servers[0]
-	w.step(s, View{Peers: []Peer{{Inst: s.disk.Inst, HW: s.hw, Name: "cp0", Address: w.servers[1].self.Address}}})
-	if s.core.Decree().Stands {
-		t.Error("GO stands though a copy of this disk runs elsewhere")
-	}
-	if got := s.core.Problems(); len(got) != 1 || !strings.Contains(got[0], "answers at 10.0.0.2 too") {
-		t.Errorf("Problems = %q", got)
-	}
-}
-
-// TestEvidence: traces of a cluster without a decree forbid the vote.
-func TestEvidence(t *testing.T) {
-	w := newWorld(t, 1, cluster.QuorumSafe)
-	s := w.servers[0]
-	s.core, s.up = New(s.cfg, s.self, State{SpecID: testSpec, Config: s.cfg.Hash(), N: 1, Hardware: Hardware{HW: s.hw}, Inst: "i1"}), true
-	w.step(s, Evidence{What: "there is etcd data in /var/lib/etcd"})
-	w.step(s, Candidate{Leader{HW: s.hw, Inst: "i1", Name: "cp0", Address: s.self.Address, CAHash: "c", AgentCAHash: "a"}})
-	w.step(s, Fitness{LeaderFit: true, GoFit: true})
-	w.step(s, Start{Boot: "b"})
-	w.run(time.Hour)
-	w.wantPhases("forming")
-	if got := s.core.Explain(); !strings.Contains(got, "there is no decree on this disk, but there is etcd data in /var/lib/etcd: this server does not vote") {
-		t.Errorf("Explain = %q", got)
-	}
-}
-
-// TestForeign: a state of another cluster is not touched.
-func TestForeign(t *testing.T) {
-	w := newWorld(t, 1, cluster.QuorumSafe)
-	s := w.servers[0]
-	w.bootUp(s)
-	before := s.disk
-	s.cfg.SpecID = "another"
-	w.bootUp(s)
-	w.run(time.Hour)
-	if diff := cmp.Diff(before, s.disk, addresses); diff != "" {
-		t.Errorf("the state was written: %s", diff)
-	}
-	if got := s.core.Problems(); len(got) != 1 || !strings.Contains(got[0], "run bootstrap reset") {
-		t.Errorf("Problems = %q", got)
-	}
-}
-
-// TestWipedMeetsSealed: a server without memory believes a majority only.
-func TestWipedMeetsSealed(t *testing.T) {
-	w := newWorld(t, 5, cluster.QuorumSafe)
-	w.bootAll()
-	w.meet(w.servers...)
-	w.quiet()
-	w.step(w.servers[0], InitDone{Endpoint: "e:6443"})
-	w.quiet()
-	s := w.servers[4]
-	s.wipe()
-	w.bootUp(s)
-	w.meet(w.servers[0], w.servers[1], s)
-	w.run(time.Hour)
-	w.wantPhases("sealed sealed sealed sealed forming")
-	if got := s.core.Explain(); !strings.Contains(got, "believes it when 3 servers confirm it, 2 did so far") {
-		t.Errorf("Explain = %q", got)
-	}
-	w.meet(w.servers...)
-	w.run(20 * time.Second)
-	w.wantPhases("sealed sealed sealed sealed sealed")
-	if d := s.core.Decree(); d.Leader.Name != "cp0" || d.Mine {
-		t.Errorf("decree %+v", d)
-	}
-	if len(w.goHeld) != 1 {
-		t.Errorf("GO was held by %v", w.goHeld)
-	}
-}
-
-// TestSealedMustMatch: sealed with another CA than the decree's is a
-// contradiction, not news.
-func TestSealedMustMatch(t *testing.T) {
-	w := newWorld(t, 2, cluster.QuorumSafe)
-	w.bootAll()
-	w.meet(w.servers...)
-	w.quiet()
-	s := w.servers[1]
-	m := s.core.headerForTest(Message{Kind: Tell})
-	m.Sealed = Sealed{CAHash: "sha256:other"}
-	w.step(s, Received{From: Sender{Inst: w.servers[0].disk.Inst, HW: "hw00"}, Message: m})
-	w.wantPhases("go go")
-	if got := s.core.Problems(); len(got) != 1 || !strings.Contains(got[0], "is sealed with CA sha256:other, but epoch 0 was decreed with CA sha256:ca-inst001") {
-		t.Errorf("Problems = %q", got)
-	}
-}
-
-// TestInitDoneNeedsGo: only the GO holder seals.
-func TestInitDoneNeedsGo(t *testing.T) {
-	w := newWorld(t, 2, cluster.QuorumSafe)
-	w.bootAll()
-	w.meet(w.servers...)
-	w.quiet()
-	w.step(w.servers[1], InitDone{Endpoint: "e:6443"})
-	w.quiet()
-	w.wantPhases("go go")
-	if diff := cmp.Diff([]string{"kubeadm init is reported done, but this server does not hold GO: not sealed"}, w.servers[1].notes); diff != "" {
-		t.Error(diff)
-	}
-}
-
 // TestOldCoreStaysUsable: Step has no effect on the value it was called on.
 func TestOldCoreStaysUsable(t *testing.T) {
 	w := newWorld(t, 3, cluster.QuorumSafe)
@@ -618,5 +387,42 @@ func BenchmarkForm(b *testing.B) {
 		w.bootAll()
 		w.meet(w.servers...)
 		w.quiet()
+	}
+}
+
+func TestSettle(t *testing.T) {
+	cfg := testConfig(3, "")
+	hw := Hardware{HW: "h", Hardware: device.Hardware{MACs: []string{"0c:42:a1:00:00:01"}}}
+	fresh := State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: hw, Inst: "new"}
+	kept := State{Seq: 4, SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: hw, Inst: "old", Slots: []Slot{{Promised: Ballot{Round: 1, Inst: "x"}}}}
+	change := func(f func(*State)) *State {
+		s := kept
+		f(&s)
+		return &s
+	}
+	unused := change(func(s *State) { s.Slots, s.Config, s.N = nil, "older", 7 })
+	voted := change(func(s *State) { s.Config, s.N = "older", 7 })
+	for _, c := range []struct {
+		name   string
+		found  *State
+		now    Hardware
+		state  State
+		origin Origin
+		text   string
+	}{
+		{"no state", nil, hw, fresh, Fresh, ""},
+		{"its own", &kept, hw, kept, Kept, ""},
+		{"a card was replaced", &kept, Hardware{HW: "h"}, kept, Kept, ""},
+		{"cloned to other hardware", &kept, Hardware{HW: "i"}, State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "i"}, Inst: "new"}, Fresh, "a cloned or moved disk"},
+		{"cloned to a board with the same UUID", &kept, Hardware{HW: "h", Hardware: device.Hardware{MACs: []string{"0c:42:a1:00:00:02"}}},
+			State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "h", Hardware: device.Hardware{MACs: []string{"0c:42:a1:00:00:02"}}}, Inst: "new"}, Fresh, "a cloned or moved disk"},
+		{"another cluster's", change(func(s *State) { s.SpecID = "other" }), hw, *change(func(s *State) { s.SpecID = "other" }), Foreign, "belongs to cluster other, the user-data to cluster " + testSpec},
+		{"another config, nothing promised", unused, hw, *change(func(s *State) { s.Slots = nil }), Kept, ""},
+		{"another config, something promised", voted, hw, *voted, Kept, ""},
+	} {
+		state, origin, text := Settle(c.found, cfg, c.now, "new")
+		if diff := cmp.Diff(c.state, state, addresses); diff != "" || origin != c.origin || !strings.Contains(text, c.text) || (text == "") != (c.text == "") {
+			t.Errorf("%s: %s, %q, %s", c.name, origin, text, diff)
+		}
 	}
 }

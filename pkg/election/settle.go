@@ -27,8 +27,7 @@ func Settle(found *State, cfg Config, hw Hardware, inst string) (State, Origin, 
 			"this server takes part as a new instance", found.Hardware.HW, hw.HW)
 	}
 	if found.SpecID != cfg.SpecID {
-		return *found, Foreign, fmt.Sprintf("the state on this disk belongs to cluster %s, the user-data to cluster %s: nothing is touched; "+
-			"to give this server to the new cluster, run bootstrap reset on it", found.SpecID, cfg.SpecID)
+		return *found, Foreign, foreignText(*found, cfg)
 	}
 	s := *found
 	if s.Config != cfg.Hash() && len(s.Slots) == 0 && !s.IsSealed() {

@@ -65,7 +65,7 @@ func testConfig(n int, rule string) Config {
 func (w *world) add(cfg Config) *server {
 	i := len(w.servers)
 	s := &server{hw: fmt.Sprintf("hw%02d", i), cfg: cfg, clock: map[TimerKind]time.Duration{}}
-	s.self = Self{Name: fmt.Sprintf("cp%d", i), Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), Eligible: true}
+	s.self = Self{Name: fmt.Sprintf("cp%d", i), Address: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i + 1)}), Eligible: true}
 	w.servers = append(w.servers, s)
 	return s
 }

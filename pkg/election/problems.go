@@ -1,0 +1,71 @@
+package election
+
+import (
+	"fmt"
+	"slices"
+)
+
+// startOver is the remedy for a server whose disk remembers something that
+// cannot be reconciled.
+const startOver = "to give it to this cluster as a new member, reinstall it"
+
+// Problems are the sentences that an operator must see, sorted: servers too
+// many, twice or counting differently, and why this one takes no part.
+func (c Core) Problems() []string {
+	var out []string
+	if cause := c.cause(); cause != "" {
+		out = append(out, cause)
+	}
+	if c.roll.twin != "" {
+		out = append(out, c.roll.twin)
+	}
+	if !c.state.IsSealed() {
+		out = append(out, c.crowd()...)
+	} else if c.state.Config != c.hash && !c.foreign() {
+		out = append(out, "the user-data's expect, quorum or electors differ from those the cluster was formed with; it is sealed, so they are ignored")
+	}
+	for _, x := range c.strangers {
+		out = append(out, x.text)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// cause is why this server takes no part, as far as it lies in itself.
+func (c Core) cause() string {
+	switch c.barredItself() {
+	case barForeign:
+		return foreignText(c.state, c.cfg)
+	case barConflict:
+		return c.conflict
+	case barTwin:
+		return c.roll.twin
+	case barReconfigured:
+		return fmt.Sprintf("this server began with expect: %d (config %.8s), its user-data now says %d (config %.8s): it does not vote; "+
+			"restore the first user-data", c.state.N, c.state.Config, c.cfg.N, c.hash)
+	case barEvidence:
+		return fmt.Sprintf("there is no decree on this disk, but %s: this server does not vote; %s", c.evidence, startOver)
+	}
+	return ""
+}
+
+func foreignText(s State, cfg Config) string {
+	return fmt.Sprintf("the state on this disk belongs to cluster %s, the user-data to cluster %s: nothing is touched; %s", s.SpecID, cfg.SpecID, startOver)
+}
+
+// crowd says who is here too often.
+func (c Core) crowd() []string {
+	var out []string
+	for _, hw := range c.roll.doubled {
+		out = append(out, fmt.Sprintf("two live instances carry the hardware id %s (%s): neither votes; switch one off, "+
+			"or set spec.identity.source to mac where the firmware gives every server the same UUID", hw, c.names([]string{hw})))
+	}
+	if n := c.surplus(); n > 0 {
+		text := fmt.Sprintf("%d servers share this user-data, which expects %d: %s", c.cfg.N+n, c.cfg.N, c.names(c.roll.hardware))
+		if limit := 2*c.cfg.Q - 1; c.cfg.N+n > limit {
+			text += fmt.Sprintf("; above %d nobody votes: switch off those that do not belong, or name the electors in spec.servers.electors", limit)
+		}
+		out = append(out, text)
+	}
+	return out
+}

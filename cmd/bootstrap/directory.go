@@ -121,8 +121,12 @@ func readRight(files directoryFiles, inst string) (*directory.Right, error) {
 		return nil, err
 	}
 	if found.Origin != durable.Loaded {
-		return nil, exitError{exitConfig, fmt.Errorf("%w: the plan says that this server holds GO, but its election state in %s is %s %s",
-			directory.ErrRefused, files.elect, found.Origin, found.Text)}
+		what := string(found.Origin)
+		if found.Text != "" {
+			what += ": " + found.Text
+		}
+		return nil, exitError{exitConfig, fmt.Errorf("%w: the plan says that this server holds GO, but its election state in %s is %s",
+			directory.ErrRefused, files.elect, what)}
 	}
 	if found.State.IsSealed() {
 		return nil, nil

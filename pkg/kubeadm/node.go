@@ -132,4 +132,3 @@ func (k *Kubeadm) registered(ctx context.Context, conf string, at netip.AddrPort
 		}
 	}
 }
-

@@ -2,6 +2,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/mustermetal/muster/pkg/election"
@@ -430,5 +432,60 @@ func TestJournalDamagedInside(t *testing.T) {
 	j = journal(t, path, "b")
 	if j.Skipped() != 1 || j.Done("one") || !j.Interrupted("two") {
 		t.Errorf("skipped %d, done %v, interrupted %v; expected 1, false, true", j.Skipped(), j.Done("one"), j.Interrupted("two"))
+	}
+}
+
+// TestJournalConcurrent: lines of several goroutines never mix.
+func TestJournalConcurrent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := journal(t, path, "b")
+	var group errgroup.Group
+	for i := range 8 {
+		step := fmt.Sprintf("step %d", i)
+		group.Go(func() error {
+			return errors.Join(j.Start(step), j.Finish(step))
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := ReadJournal(path)
+	if err != nil || len(entries) != 16 || j.Skipped() != 0 {
+		t.Errorf("%d entries, %v; expected 16", len(entries), err)
+	}
+	for i := range 8 {
+		if step := fmt.Sprintf("step %d", i); !j.Done(step) || Last(entries, step) != Done {
+			t.Errorf("%s is not done", step)
+		}
+	}
+}
+
+// TestReadWhileWriting: another process never takes writes under way for damage.
+func TestReadWhileWriting(t *testing.T) {
+	dir := written(t, 1)
+	s, _ := load(t, dir)
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for seq := uint64(2); seq < 60 && err == nil; seq++ {
+			err = s.Save(state(seq))
+		}
+		done <- err
+	}()
+	last := uint64(0)
+	for {
+		found, err := Read(dir)
+		if err != nil || found.Origin != Loaded || found.State.Seq < last {
+			t.Fatalf("%+v, %v after write %d", found, err, last)
+		}
+		last = found.State.Seq
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
-	"github.com/mustermetal/muster/pkg/device"
 )
 
 func field() *rapid.Generator[string] {
@@ -50,7 +49,7 @@ func genState(rt *rapid.T) State {
 	f := field()
 	s := State{
 		Seq: rapid.Uint64Range(1, 1<<60).Draw(rt, "seq"), SpecID: f.Draw(rt, "spec"), Config: f.Draw(rt, "config"), N: rapid.IntRange(1, 1000).Draw(rt, "n"),
-		Hardware: Hardware{HW: f.Draw(rt, "hw"), Hardware: device.Hardware{UUID: f.Draw(rt, "uuid"), MACs: []string{f.Draw(rt, "mac")}}},
+		Hardware: Hardware{HW: f.Draw(rt, "hw"), UUID: f.Draw(rt, "uuid"), MACs: []string{f.Draw(rt, "mac")}},
 		Inst:     f.Draw(rt, "inst"), Round: rapid.Uint64Range(0, maxRound).Draw(rt, "round"),
 	}
 	for _, v := range genPrefix(rt) {
@@ -99,7 +98,7 @@ func TestStateRoundTrip(t *testing.T) {
 func TestStateGolden(t *testing.T) {
 	s := State{
 		Seq: 7, SpecID: testSpec, Config: testConfig(5, "").Hash(), N: 5,
-		Hardware: Hardware{HW: "0123456789abcdef0123456789abcdef", Hardware: device.Hardware{UUID: "4c4c4544-0051-3610-8052-b4c04f4a3732", MACs: []string{"0c:42:a1:00:00:01"}}},
+		Hardware: Hardware{HW: "0123456789abcdef0123456789abcdef", UUID: "4c4c4544-0051-3610-8052-b4c04f4a3732", MACs: []string{"0c:42:a1:00:00:01"}},
 		Inst:     "fedcba9876543210fedcba9876543210", Round: 3,
 		Slots: []Slot{{Decided: Value{Kind: Lead, Leader: Leader{
 			HW: "0123456789abcdef0123456789abcdef", Inst: "fedcba9876543210fedcba9876543210", Name: "cp1",

@@ -98,14 +98,16 @@ type Sealed struct {
 // Hardware is what a server's identity was made of. HW is the chosen identity;
 // the rest tells a late network card from a cloned disk.
 type Hardware struct {
-	HW string `json:"hw"` // 32 hex digits
-	device.Hardware
+	HW   string   `json:"hw"`             // 32 hex digits
+	UUID string   `json:"uuid,omitempty"` // DMI product UUID, as read
+	MACs []string `json:"macs,omitempty"` // permanent addresses of the network cards
 }
 
 // Same says whether a state that was written on the hardware h belongs to the
 // hardware now.
 func (h Hardware) Same(now Hardware) bool {
-	return device.SameHardware(h.HW, h.Hardware, now.HW, now.Hardware)
+	facts := func(h Hardware) device.Hardware { return device.Hardware{UUID: h.UUID, MACs: h.MACs} }
+	return device.SameHardware(h.HW, facts(h), now.HW, facts(now))
 }
 
 // State is what an elector keeps on disk. It is a value: no Slot that was

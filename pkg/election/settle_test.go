@@ -1,0 +1,47 @@
+package election
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+)
+
+// TestSettle: whose state it is decides with which one a server takes part.
+func TestSettle(t *testing.T) {
+	cfg := testConfig(3, "")
+	hw := Hardware{HW: "h", MACs: []string{"0c:42:a1:00:00:01"}}
+	fresh := State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: hw, Inst: "new"}
+	kept := State{Seq: 4, SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: hw, Inst: "old", Slots: []Slot{{Promised: Ballot{Round: 1, Inst: "x"}}}}
+	change := func(f func(*State)) *State {
+		s := kept
+		f(&s)
+		return &s
+	}
+	unused := change(func(s *State) { s.Slots, s.Config, s.N = nil, "older", 7 })
+	voted := change(func(s *State) { s.Config, s.N = "older", 7 })
+	for _, c := range []struct {
+		name   string
+		found  *State
+		now    Hardware
+		state  State
+		origin Origin
+		text   string
+	}{
+		{"no state", nil, hw, fresh, Fresh, ""},
+		{"its own", &kept, hw, kept, Kept, ""},
+		{"a card was replaced", &kept, Hardware{HW: "h"}, kept, Kept, ""},
+		{"cloned to other hardware", &kept, Hardware{HW: "i"}, State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "i"}, Inst: "new"}, Fresh, "a cloned or moved disk"},
+		{"cloned to a board with the same UUID", &kept, Hardware{HW: "h", MACs: []string{"0c:42:a1:00:00:02"}},
+			State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "h", MACs: []string{"0c:42:a1:00:00:02"}}, Inst: "new"}, Fresh, "a cloned or moved disk"},
+		{"another cluster's", change(func(s *State) { s.SpecID = "other" }), hw, *change(func(s *State) { s.SpecID = "other" }), Foreign, "belongs to cluster other, the user-data to cluster " + testSpec},
+		{"another config, nothing promised", unused, hw, *change(func(s *State) { s.Slots = nil }), Kept, ""},
+		{"another config, something promised", voted, hw, *voted, Kept, ""},
+	} {
+		state, origin, text := Settle(c.found, cfg, c.now, "new")
+		if diff := cmp.Diff(c.state, state, addresses); diff != "" || origin != c.origin || !strings.Contains(text, c.text) || (text == "") != (c.text == "") {
+			t.Errorf("%s: %s, %q, %s", c.name, origin, text, diff)
+		}
+	}
+}

@@ -143,10 +143,11 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value) {
 	for i := range v.NumField() {
 		fields[fieldKey(v.Type().Field(i))] = i
 	}
+	var meant []string // by keys that are unknown
 	seen := d.pairs(n, path, func(key string, kn, vn *yaml.Node) {
 		i, ok := fields[key]
 		if !ok {
-			d.unknown(kn, path, v.Type())
+			meant = append(meant, d.unknown(kn, path, v.Type()))
 			return
 		}
 		f := v.Type().Field(i)
@@ -156,6 +157,11 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value) {
 		}
 		d.value(vn, join(path, key), f.Tag, v.Field(i))
 	})
+	for _, key := range meant {
+		if key != "" && !seen[key] {
+			d.broken[join(path, key)] = true // do not also call it missing
+		}
+	}
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		key := fieldKey(f)

@@ -76,6 +76,10 @@ func TestProblems(t *testing.T) {
 		{"unknown key", good, "expect: 5", "expct: 5", []string{
 			"9:5: spec.servers.expct: unknown key (did you mean expect?)",
 		}},
+		{"unknown key beside the right one", good, "expect: 5", "expect: 2\n    expct: 5", []string{
+			"10:5: spec.servers.expct: unknown key (did you mean expect?)",
+			"11:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
+		}},
 		{"unknown key far from any", good, "platform: packet", "platform: packet\n  flavour: 3", []string{
 			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
 		}},

@@ -130,21 +130,21 @@ func (d *decoder) prefix(n *yaml.Node, path string, v reflect.Value) {
 	}
 }
 
-// unknown reports a key that nothing in t is called, and looks for what was meant.
-func (d *decoder) unknown(kn *yaml.Node, path string, t reflect.Type) {
+// unknown reports a key that nothing in t is called, and returns the key that was
+// probably meant, or "".
+func (d *decoder) unknown(kn *yaml.Node, path string, t reflect.Type) string {
 	keys := keysOf(t)
 	hint := "keys here: " + strings.Join(keys, ", ")
+	near := nearest(kn.Value, keys)
 	if kn.Value == "<<" {
 		hint = "write the values out; anchors and merge keys are not supported"
-	} else if near := nearest(kn.Value, keys); near != "" {
+	} else if near != "" {
 		hint = "did you mean " + near + "?"
 	} else if elsewhere := pathOf(kn.Value, reflect.TypeFor[Cluster](), ""); elsewhere != "" {
 		hint = "it belongs at " + elsewhere + "; " + hint
 	}
 	d.add(SeverityError, place{kn.Line, kn.Column}, join(path, kn.Value), hint, "unknown key")
-	if near := nearest(kn.Value, keys); near != "" {
-		d.broken[join(path, near)] = true // do not also call it missing
-	}
+	return near
 }
 
 // pathOf finds the first place below t where a key is known.

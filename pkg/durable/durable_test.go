@@ -467,7 +467,7 @@ func TestReadWhileWriting(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		for seq := uint64(2); seq < 60 && err == nil; seq++ {
+		for seq := uint64(2); seq < 30 && err == nil; seq++ {
 			err = s.Save(state(seq))
 		}
 		done <- err

@@ -57,6 +57,7 @@ cache() {
 
 environment() {
 	architecture "$2"
+	case $1 in /*) ;; *) die "$1 is not an absolute path; compilers run in other directories" ;; esac
 	libs=$1/usr/lib/$triplet
 	[ -e "$libs/libdqlite.a" ] || die "$libs/libdqlite.a is missing; make the sysroot first: images/sysroot.sh $2 $1"
 	tags="netgo osusergo libsqlite3"

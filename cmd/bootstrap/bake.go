@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/mustermetal/muster/pkg/bake"
+	"github.com/mustermetal/muster/units"
+)
+
+const bakeHelp = `bootstrap bake lays itself, its units and the Kubernetes artefacts into the root
+file system of a server image, and checks that no identity is left in it.
+It enables nothing and writes nothing secret: that comes with user-data.
+
+Usage: bootstrap bake --root DIR [--artifacts DIR] [--agent FILE] [--clean] [--force]
+
+Examples:
+  bootstrap bake --root /mnt/image --artifacts ./artifacts
+  bootstrap bake --root /mnt/image --clean     # and remove what a first boot makes anew
+
+The directory of artefacts holds kubeadm, kubelet, kubectl, containerd, ctr,
+containerd-shim-runc-v2, optionally crictl and runc, and the CNI plugins in cni/.
+
+Exit codes: 0 done or nothing to do, 1 failed, 64 usage, 65 identity is left and
+nothing was written.
+`
+
+// bakeCommand prints each path that it changed on stdout; a second run says
+// that nothing changed.
+func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("bake", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, bakeHelp) }
+	o := bake.Options{Units: units.FS}
+	flags.StringVar(&o.Root, "root", "", "directory that holds the root file system of the image")
+	flags.StringVar(&o.Artifacts, "artifacts", "", "directory with kubeadm, kubelet, kubectl, containerd, ... and cni/")
+	flags.StringVar(&o.Agent, "agent", "", "the bootstrap binary to lay in (default: this one)")
+	flags.BoolVar(&o.Clean, "clean", false, "remove the identity that a server makes anew at its first boot")
+	flags.BoolVar(&o.Force, "force", false, "bake although identity is left")
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	if o.Root == "" {
+		return exitError{exitUsage, errors.New("--root DIR is missing: the directory where the image's root file system is mounted")}
+	}
+	if o.Agent == "" {
+		own, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding the binary to lay in: %w; name it with --agent FILE", err)
+		}
+		o.Agent = own
+	}
+	report, err := bake.Bake(ctx, o)
+	printBake(stdout, stderr, report, err == nil)
+	var left *bake.IdentityError
+	switch {
+	case errors.As(err, &left):
+		return exitError{exitData, err}
+	case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
+		return exitError{exitPermission, fmt.Errorf("%w; run it as root", err)}
+	}
+	return err
+}
+
+func printBake(stdout, stderr io.Writer, r bake.Report, done bool) {
+	for _, path := range r.Removed {
+		fmt.Fprintln(stdout, "removed", path)
+	}
+	for _, path := range r.Changed {
+		fmt.Fprintln(stdout, "laid", path)
+	}
+	if !done {
+		return
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintln(stderr, "warning: identity is left:", f)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintln(stderr, note)
+	}
+	if len(r.Removed)+len(r.Changed) == 0 {
+		fmt.Fprintln(stdout, "nothing changed")
+	}
+}

@@ -99,7 +99,10 @@ func callFrom[A any](ctx context.Context, c *Client, p agent.Peer, method, path 
 		return answer, from, fmt.Errorf("asking %s: %w", at, err)
 	}
 	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	if err == nil && len(data) > maxBody {
+		err = fmt.Errorf("it is longer than %d bytes", maxBody)
+	}
 	if err != nil {
 		return answer, from, fmt.Errorf("reading the answer of %s to %s: %w", at, path, err)
 	}

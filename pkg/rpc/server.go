@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -117,7 +118,7 @@ func serve[Q, A any](w http.ResponseWriter, r *http.Request, who Identify, do fu
 		from.Address = remote.Addr().Unmap()
 	}
 	var request Q
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := readBody(w, r)
 	if err == nil && len(body) > 0 {
 		err = json.Unmarshal(body, &request)
 	}
@@ -136,6 +137,23 @@ func serve[Q, A any](w http.ResponseWriter, r *http.Request, who Identify, do fu
 	default:
 		reply(w, http.StatusInternalServerError, failure{err.Error()})
 	}
+}
+
+// bodyTime bounds how long a caller may take to send its request's body.
+const bodyTime = 10 * time.Second
+
+// readBody bounds the read alone: http.Server.ReadTimeout would also end an
+// answer that takes longer, such as the making of a token.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	c := http.NewResponseController(w)
+	if err := c.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
+		return nil, fmt.Errorf("setting a deadline: %w", err)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, err // the deadline stays: the server still drains what comes
+	}
+	return body, c.SetReadDeadline(time.Time{})
 }
 
 func reply(w http.ResponseWriter, code int, body any) {
@@ -160,13 +178,14 @@ func Listen(ctx context.Context, at netip.AddrPort, field string) (net.Listener,
 }
 
 // Serve answers on l with TLS until ctx ends. A caller that fails to present a
-// good certificate is logged at debug: scans are no news.
+// good certificate is logged at debug: scans are no news. A panic in an answer is
+// logged as the error that it is.
 func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handler, logger *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          log.New(debugWriter{logger}, "", 0),
+		ErrorLog:          log.New(serverLog{logger}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -178,9 +197,14 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handl
 	return fmt.Errorf("serving %s: %w", l.Addr(), err)
 }
 
-type debugWriter struct{ log *slog.Logger }
+// serverLog takes the lines of http.Server.
+type serverLog struct{ log *slog.Logger }
 
-func (d debugWriter) Write(line []byte) (int, error) {
-	d.log.Debug("rpc server", "message", string(line))
+func (l serverLog) Write(line []byte) (int, error) {
+	tell := l.log.Debug
+	if bytes.HasPrefix(line, []byte("http: panic serving")) {
+		tell = l.log.Error
+	}
+	tell("rpc server", "message", string(line))
 	return len(line), nil
 }

@@ -110,10 +110,6 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 	if err != nil {
 		return none, err
 	}
-	kubernetes, err := newKubernetes(c, units, log)
-	if err != nil {
-		return none, err
-	}
 	id := &settler{cluster: c, boot: boot, log: log}
 	return bootstrap.Machine{
 		Cluster: c, Log: log, Now: time.Now,
@@ -121,8 +117,8 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Metadata:   platform{cluster: c, log: log},
 		Network:    network.New(layout.NetworkState, log),
 		Host:       newHost(c, units, log),
-		Journal:    steps{journal},
-		Kubernetes: kubernetes,
+		Journal:    journal,
+		Kubernetes: newKubernetes(c, units, journal),
 		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), port: c.Spec.Ports.Directory, state: id.current},
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock)},
 		Health:     health{},
@@ -138,11 +134,3 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		},
 	}, nil
 }
-
-// steps is the journal as the flow sees it.
-type steps struct{ journal *durable.Journal }
-
-func (s steps) Done(step string) bool    { return s.journal.Done(step) }
-func (s steps) Started(step string) bool { return s.journal.Interrupted(step) }
-func (s steps) Start(step string) error  { return s.journal.Write(step, durable.Start, "") }
-func (s steps) Finish(step string) error { return s.journal.Write(step, durable.Done, "") }

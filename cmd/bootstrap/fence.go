@@ -18,6 +18,7 @@ import (
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/kubeadm"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/plan"
 )
@@ -148,7 +149,7 @@ func readTraces(ctx context.Context, c cluster.Cluster, probe bool) (bootstrap.T
 	if err != nil {
 		return t, err
 	}
-	t.InitStarted = durable.Last(entries, bootstrap.StepInit) != ""
+	t.InitStarted = durable.Last(entries, kubeadm.StepInit) != ""
 	if probe {
 		t.OtherCA = otherCA(ctx, t.Endpoint, ca)
 	}

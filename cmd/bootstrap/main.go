@@ -39,8 +39,12 @@ type command struct {
 }
 
 var commands = []command{
+	{"agent", "bring this server into its cluster and keep it there (muster.service)", agentCommand},
+	{"status", "show how far every server is, and why one waits", statusCommand},
+	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
 	{"directory", "run this control plane's copy of the directory (muster-directory.service)", directoryCommand},
+	{"bake", "lay the agent, units and artefacts into the root of an image", bakeCommand},
 }
 
 func main() {
@@ -66,12 +70,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		if err == nil {
 			return 0
 		}
-		fmt.Fprintf(stderr, "bootstrap %s: %v\n", c.name, err)
 		var coded exitError
-		if errors.As(err, &coded) {
-			return coded.code
+		if !errors.As(err, &coded) {
+			coded.code = exitFailed
 		}
-		return exitFailed
+		if coded.code != 0 { // 0 is --help, which has printed itself
+			fmt.Fprintf(stderr, "bootstrap %s: %v\n", c.name, err)
+		}
+		return coded.code
 	}
 	fmt.Fprintf(stderr, "bootstrap: unknown command %q; bootstrap --help lists them\n", args[0])
 	return exitUsage

@@ -69,10 +69,8 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 	out = bootstrap.Settled{
 		Self:  bootstrap.Self{Inst: state.Inst, HW: hw, Node: node, Eligible: eligible},
 		State: state, Origin: origin, Boot: s.boot,
-		Text: strings.Join(nonEmpty(found.Text, text), "; "),
-	}
-	if origin == election.Fresh {
-		out.Evidence = evidence()
+		Text:     strings.Join(nonEmpty(found.Text, text), "; "),
+		Evidence: evidence(),
 	}
 	stands, err := readGoStands()
 	if err != nil {
@@ -92,8 +90,10 @@ func nonEmpty(texts ...string) []string {
 	return out
 }
 
-// evidence names traces of a cluster on a disk that has no state of the election:
-// such a server was in a cluster and must not help to found one.
+// evidence names traces of a cluster on this disk: a server whose state knows no
+// decree, but which carries them, was in a cluster and must not help to found
+// one. It is looked for at every start, because the state of such a server is
+// written like any other.
 func evidence() string {
 	var found []string
 	for _, path := range []string{

@@ -17,8 +17,6 @@ import (
 
 // Steps in the journal (docs/formats.md).
 const (
-	StepInit           = "kubeadm-init"
-	StepJoin           = "kubeadm-join"
 	stepControlPlane   = "role-control-plane"
 	stepWorker         = "role-worker"
 	renewJoinEvery     = 20 * time.Second // a turn is taken over after 3 min without renewal
@@ -204,7 +202,7 @@ func (a *Agent) askControlPlane(ctx context.Context, d election.Decree, ask func
 
 // lead is step 7: the GO holder builds the first control plane.
 func (a *Agent) lead(ctx context.Context, d election.Decree) error {
-	if !a.Journal.Done(StepInit) {
+	if !a.Kubernetes.Initialised() {
 		a.board.enter(member.Initialising)
 		if _, err := a.fence.await(ctx, func(d election.Decree) bool { return d.Stands || d.Phase == election.PhaseSealed }); err != nil {
 			return err
@@ -212,7 +210,7 @@ func (a *Agent) lead(ctx context.Context, d election.Decree) error {
 		if err := a.awaitPrepared(ctx); err != nil {
 			return err
 		}
-		if err := a.step(ctx, StepInit, "kubeadm init", func(ctx context.Context) error { return a.Kubernetes.Init(ctx, a.self.Node) }); err != nil {
+		if err := a.run(ctx, "kubeadm init", func(ctx context.Context) error { return a.Kubernetes.Init(ctx, a.self.Node) }); err != nil {
 			return err
 		}
 	} else if err := a.resume(ctx); err != nil {
@@ -225,17 +223,14 @@ func (a *Agent) lead(ctx context.Context, d election.Decree) error {
 	return nil
 }
 
-// step runs a journaled step until it succeeds.
-func (a *Agent) step(ctx context.Context, step, what string, do func(context.Context) error) error {
-	if err := a.Journal.Start(step); err != nil {
-		return err
-	}
+// run repeats a run of kubeadm until it has done its work.
+func (a *Agent) run(ctx context.Context, what string, do func(context.Context) error) error {
 	began := a.Now()
 	if err := a.until(ctx, what, do); err != nil {
 		return err
 	}
-	a.Log.Info("done", "step", step, "seconds", int(a.Now().Sub(began).Seconds()))
-	return a.Journal.Finish(step)
+	a.Log.Info("done", "step", what, "seconds", int(a.Now().Sub(began).Seconds()))
+	return nil
 }
 
 // resume brings a formed node back after a reboot: it needs no peer, no
@@ -249,7 +244,7 @@ func (a *Agent) resume(ctx context.Context) error {
 
 // joinControlPlane is step 8 for a control plane: its turn, the CAs, kubeadm.
 func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d election.Decree) error {
-	if a.Journal.Done(StepJoin) {
+	if a.Kubernetes.Joined() {
 		if err := a.resume(ctx); err != nil {
 			return err
 		}
@@ -274,7 +269,7 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 	renewing, stop := context.WithCancel(ctx)
 	work.Go(func() error { return a.renewJoin(renewing, d, turn) })
 	a.board.enter(member.Joining)
-	err = a.step(ctx, StepJoin, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
+	err = a.run(ctx, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
 	stop()
 	if err != nil {
 		return err
@@ -292,7 +287,7 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 
 // joinWorker is step 8 for a worker.
 func (a *Agent) joinWorker(ctx context.Context, d election.Decree) error {
-	if a.Journal.Done(StepJoin) {
+	if a.Kubernetes.Joined() {
 		return a.resume(ctx)
 	}
 	d, err := a.awaitSealed(ctx)
@@ -300,7 +295,7 @@ func (a *Agent) joinWorker(ctx context.Context, d election.Decree) error {
 		return err
 	}
 	a.board.enter(member.Joining)
-	return a.step(ctx, StepJoin, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, false) })
+	return a.run(ctx, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, false) })
 }
 
 // awaitSealed waits until the first control plane is up and this host is ready.

@@ -51,7 +51,7 @@ type Settled struct {
 	State  election.State
 	Origin election.Origin
 	Text   string // for a person, when there is something to say
-	// Evidence names traces of a cluster on a disk without state.
+	// Evidence names traces of a cluster on the disk.
 	Evidence string
 	Boot     string // the kernel's boot id
 	Stands   bool   // GO was confirmed in this boot already

@@ -121,7 +121,7 @@ func TestPowerLossWhileForming(t *testing.T) {
 				if inits, _ := w.ledger(); len(inits) != 1 {
 					t.Errorf("%s off at %s: kubeadm init ran on %v", victim, at, inits)
 				}
-				})
+			})
 		}
 	}
 }

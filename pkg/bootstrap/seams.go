@@ -21,8 +21,6 @@ type Metadata interface {
 // Journal remembers across power loss which steps are done.
 type Journal interface {
 	Done(step string) bool
-	Started(step string) bool
-	Start(step string) error
 	Finish(step string) error
 }
 

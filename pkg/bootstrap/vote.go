@@ -26,10 +26,10 @@ func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled)
 	a.fence = f
 	work.Go(func() error { return f.run(ctx) })
 
-	f.tell(ctx, election.Start{Boot: s.Boot, Stands: s.Stands})
-	if s.Evidence != "" {
+	if s.Evidence != "" { // before Start: it decides whether this server votes
 		f.tell(ctx, election.Evidence{What: s.Evidence})
 	}
+	f.tell(ctx, election.Start{Boot: s.Boot, Stands: s.Stands})
 	if s.Eligible {
 		candidate, err := a.candidate()
 		if err != nil {

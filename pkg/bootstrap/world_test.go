@@ -178,8 +178,6 @@ func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 func (s *testServer) Synchronised() (bool, error)  { return true, nil }
 func (s *testServer) Save(st election.State) error { s.state = st; return nil }
 func (s *testServer) Done(step string) bool        { return s.journal[step] == "done" }
-func (s *testServer) Started(step string) bool     { return s.journal[step] == "start" }
-func (s *testServer) Start(step string) error      { s.journal[step] = "start"; return nil }
 func (s *testServer) Finish(step string) error     { s.journal[step] = "done"; return nil }
 
 // Gossip.
@@ -275,6 +273,7 @@ func (s *testServer) Init(ctx context.Context, _ plan.Node) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	s.world.inits = append(s.world.inits, s.name)
+	s.journal["init"] = "done"
 	s.setHealthy(true)
 	return nil
 }
@@ -303,14 +302,15 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	s.world.joins = append(s.world.joins, s.name)
+	s.journal["join"] = "done"
 	s.joinedWith = j
 	if j.ControlPlane {
 		s.setHealthy(true)
 	}
 	return nil
 }
-func (s *testServer) Initialised() bool { return s.Done(StepInit) }
-func (s *testServer) Joined() bool      { return s.Done(StepJoin) }
+func (s *testServer) Initialised() bool { return s.Done("init") }
+func (s *testServer) Joined() bool      { return s.Done("join") }
 func (s *testServer) Resume(context.Context) error {
 	if s.name[0] == 'c' {
 		s.setHealthy(true)

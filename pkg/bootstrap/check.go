@@ -44,8 +44,11 @@ func CheckInit(t Traces) error {
 	case !t.Stands || t.StandsEpoch != epoch:
 		return fmt.Errorf("GO of epoch %d was not confirmed by enough servers since this boot: "+
 			"it may have been superseded; muster.service asks them, bootstrap status shows who is missing", epoch)
+	case t.CAHash == "":
+		return errors.New("/etc/kubernetes/pki/ca.crt is not there: kubeadm would make a CA that the decree does not pin, and joiners would refuse this control plane; " +
+			"muster.service lays the right one and starts this unit: systemctl restart muster")
 	case t.CAHash != leader.CAHash:
-		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %q, the decree pins %q: joiners would refuse this control plane; "+
+		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, the decree pins %s: joiners would refuse this control plane; "+
 			"remove /etc/kubernetes/pki and let muster.service lay the right one", t.CAHash, leader.CAHash)
 	case t.AdminConf && !t.InitStarted:
 		return errors.New("/etc/kubernetes/admin.conf is here, but the journal knows of no kubeadm init by muster: " +
@@ -62,6 +65,8 @@ func notChosen(s election.State) error {
 	switch {
 	case !ok:
 		return errors.New("no server is chosen yet to run kubeadm init: the servers are still voting; bootstrap status shows what they wait for")
+	case leader.Inst == s.Inst && s.Gone():
+		return fmt.Errorf("this server was chosen in epoch %d, but its own mark of that is not on disk: restart muster.service, which asks the other servers", epoch)
 	case leader.Inst == s.Inst:
 		return fmt.Errorf("this server leads epoch %d but GO is not decided: it needs the votes of enough servers; bootstrap status shows who is missing", epoch)
 	case s.Gone():

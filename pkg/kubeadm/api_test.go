@@ -55,6 +55,12 @@ func startServer(t *testing.T, a Authorities) *server {
 	mux.HandleFunc("GET /api/v1/nodes", s.known(s.listNodes))
 	mux.HandleFunc("GET /api/v1/nodes/{name}", s.known(s.getNode))
 	mux.HandleFunc("POST /api/v1/namespaces/kube-system/secrets", s.known(s.postSecret))
+	// What a cluster says that is closed to anonymous callers; kubeadm goes on.
+	mux.HandleFunc("GET /api/v1/namespaces/kube-public/configmaps/cluster-info", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"forbidden"}`)
+	})
 	s.Server = httptest.NewUnstartedServer(mux)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(a.CA())

@@ -56,7 +56,10 @@ type access struct {
 }
 
 // Discovery is a kubeconfig for kubeadm join: a server and the CA that vouches
-// for it, and no user.
+// for it. Its user has no credentials, but is there: a context without one is
+// refused by client-go ("user was not specified for context"). kubeadm brings the
+// bootstrap token in by itself (tlsBootstrapToken), and the kubelet.conf of a
+// worker keeps the server of this file.
 func Discovery(server string, caPEM []byte) ([]byte, error) {
 	if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("making the discovery file: the server is %q, expected https://host:port", server)
@@ -69,10 +72,11 @@ func Discovery(server string, caPEM []byte) ([]byte, error) {
 	c.Clusters[0].Name = "muster"
 	c.Clusters[0].Cluster.Server = server
 	c.Clusters[0].Cluster.CAData = base64.StdEncoding.EncodeToString(caPEM)
-	c.Users = []namedUser{}
+	c.Users = []namedUser{{Name: "muster"}}
 	c.Contexts = make([]namedContext, 1)
 	c.Contexts[0].Name = "muster"
 	c.Contexts[0].Context.Cluster = "muster"
+	c.Contexts[0].Context.User = "muster"
 	return documents(c)
 }
 

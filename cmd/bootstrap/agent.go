@@ -93,14 +93,14 @@ func readCluster(path string) (cluster.Cluster, error) {
 // openMachine opens the hands that need nothing but this machine.
 func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (bootstrap.Machine, error) {
 	var none bootstrap.Machine
-	boot, err := readBootID()
-	if err != nil {
-		return none, err
-	}
 	for _, dir := range []string{layout.State, layout.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return none, fmt.Errorf("making %s: %w", dir, err)
 		}
+	}
+	boot, err := readBoot()
+	if err != nil {
+		return none, err
 	}
 	journal, err := durable.OpenJournal(layout.Journal, boot, time.Now)
 	if err != nil {
@@ -128,7 +128,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 			_, fabric, err := connect(ctx, c, log, self, server)
 			fabric.State = id
 			fabric.GoStands = func(epoch uint64) error {
-				return writeGoStands(goStands{Inst: self.Inst, Epoch: epoch, Boot: boot})
+				return writeGoStands(self.Inst, epoch)
 			}
 			return fabric, err
 		},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -67,54 +66,6 @@ func fenceCommand(ctx context.Context, args []string, _, stderr io.Writer) error
 		return exitError{exitConfig, err}
 	}
 	return nil
-}
-
-// goStands is the content of layout.GoStands: which GO enough electors confirmed
-// since this boot. The file lies on a tmpfs, so a boot forgets it.
-type goStands struct {
-	Version int    `json:"version"`
-	Inst    string `json:"inst"`
-	Epoch   uint64 `json:"epoch"`
-	Boot    string `json:"boot"`
-}
-
-const goStandsVersion = 1
-
-func writeGoStands(s goStands) error {
-	s.Version = goStandsVersion
-	data, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("encoding that GO stands: %w", err)
-	}
-	return durable.WriteFile(layout.GoStands, append(data, '\n'), 0o600)
-}
-
-// readGoStands returns nil when nothing was confirmed in this boot.
-func readGoStands() (*goStands, error) {
-	data, err := os.ReadFile(layout.GoStands)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading whether GO stands: %w", err)
-	}
-	var s goStands
-	if err := json.Unmarshal(data, &s); err != nil || s.Version != goStandsVersion {
-		return nil, nil // what cannot be read grants nothing
-	}
-	boot, err := readBootID()
-	if err != nil || s.Boot != boot {
-		return nil, err
-	}
-	return &s, nil
-}
-
-func readBootID() (string, error) {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("reading the boot id: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
 }
 
 // readTraces collects what the checks decide on. probe also asks the endpoint

@@ -22,6 +22,7 @@ const (
 
 	Run            = "/run/muster"                    // 0700
 	Socket         = "/run/muster/agent.sock"         // status and the operator's acts
+	Boot           = "/run/muster/boot"               // random name of this boot
 	InitConfig     = "/run/muster/kubeadm-init.yaml"  // 0600
 	JoinConfig     = "/run/muster/kubeadm-join.yaml"  // 0600
 	ResetConfig    = "/run/muster/kubeadm-reset.yaml" // its presence permits one kubeadm reset

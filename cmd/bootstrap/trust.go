@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -152,12 +153,25 @@ func (t *trust) AgentCA() ([]byte, error) {
 }
 
 // AdoptAgentCA stores the agent CA, if it is the pinned one.
-func (t *trust) AdoptAgentCA(pem []byte, pinned string) error {
-	ca, err := identity.ParseAuthority(pem, pem)
+func (t *trust) AdoptAgentCA(bundle []byte, pinned string) error {
+	cert, key, err := splitPair(bundle)
+	if err != nil {
+		return err
+	}
+	ca, err := identity.ParseAuthority(cert, key)
 	if err != nil {
 		return err
 	}
 	return t.adopt(ca, pinned)
+}
+
+// splitPair takes apart what AgentCA put together: certificate, then key.
+func splitPair(bundle []byte) (cert, key []byte, err error) {
+	block, rest := pem.Decode(bundle)
+	if block == nil {
+		return nil, nil, errors.New("the agent CA that was handed over is no PEM")
+	}
+	return pem.EncodeToMemory(block), rest, nil
 }
 
 func (t *trust) adopt(ca *identity.Authority, pinned string) error {

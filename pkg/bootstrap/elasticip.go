@@ -32,6 +32,7 @@ func (a *Agent) holdElasticIPs(ctx context.Context) error {
 		a.Log.Info("API server", "healthy", healthy)
 		if healthy {
 			a.Network.Set(plan.NetworkFor(a.device, prefixes, true))
+			a.withhold(ctx, prefixes, false)
 			continue
 		}
 		if err := a.dropElasticIPs(ctx, prefixes); err != nil {
@@ -47,11 +48,7 @@ func (a *Agent) dropElasticIPs(ctx context.Context, prefixes []netip.Prefix) err
 		return fmt.Errorf("reading lo: %w", err)
 	}
 	if len(onLo) > 0 {
-		for _, p := range prefixes {
-			if err := a.Speaker.Withhold(ctx, p, true); err != nil {
-				a.Log.Debug("ordering the withdrawal", "prefix", p, "error", err)
-			}
-		}
+		a.withhold(ctx, prefixes, true)
 		if sleep(ctx, withdrawHead) != nil {
 			return nil
 		}
@@ -62,13 +59,20 @@ func (a *Agent) dropElasticIPs(ctx context.Context, prefixes []netip.Prefix) err
 			return fmt.Errorf("removing the Elastic IP %s from lo: %w", p, err)
 		}
 	}
+	// The addresses are gone, which alone keeps them from being announced.
+	a.withhold(ctx, prefixes, false)
+	return nil
+}
+
+// withhold orders the speaker to withdraw, or ends the order. Health ends it
+// too: an agent that died, or failed, between the two orders left one behind,
+// and the speaker keeps to it. A speaker that does not run holds nothing back.
+func (a *Agent) withhold(ctx context.Context, prefixes []netip.Prefix, held bool) {
 	for _, p := range prefixes {
-		// The address is gone, which alone keeps it from being announced.
-		if err := a.Speaker.Withhold(ctx, p, false); err != nil {
-			a.Log.Debug("ending the order to withdraw", "prefix", p, "error", err)
+		if err := a.Speaker.Withhold(ctx, p, held); err != nil {
+			a.Log.Debug("telling the speaker", "prefix", p, "withhold", held, "error", err)
 		}
 	}
-	return nil
 }
 
 // startSpeaker starts the speaker and keeps its sessions in status.

@@ -31,7 +31,7 @@ func (a *Agent) takeRole(ctx context.Context, work *errgroup.Group, d election.D
 	if err != nil {
 		return member.NoRole, Permanent(err)
 	}
-	a.self.Node = node
+	a.self.Node.Endpoint = node.Endpoint // the rest stands since settle, and others read it
 	if !a.fabric.Trust.Enrolled() {
 		a.board.enter(member.Enrolling)
 	}

@@ -36,7 +36,7 @@ func (a *Agent) until(ctx context.Context, what string, try func(context.Context
 		}
 		var never permanentError
 		if errors.As(err, &never) {
-			return never.error
+			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

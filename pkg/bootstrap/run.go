@@ -88,6 +88,7 @@ type Agent struct {
 	flags  atomic.Pointer[Flags]
 
 	prepared  chan struct{} // closed when host preparation is done
+	connected atomic.Bool   // self, device, fabric and fence are there for Server to read
 	directory atomic.Bool   // this server's directory answers
 }
 
@@ -145,6 +146,7 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err := a.startFence(ctx, work, settled); err != nil {
 		return err
 	}
+	a.connected.Store(true)
 	work.Go(func() error { return a.fabric.Run(ctx) })
 	work.Go(func() error { return a.watchPeers(ctx) })
 	work.Go(func() error { return a.watchFitness(ctx) })

@@ -23,7 +23,7 @@ func (s *Server) Status(context.Context) member.Status {
 	if found, err := a.Network.Addresses(); err == nil {
 		status.Network.ElasticIPs = found
 	}
-	if status.Waiting == "" && a.fence != nil && status.Phase == member.RollCall {
+	if status.Waiting == "" && status.Phase == member.RollCall {
 		status.Waiting = "the roll call"
 	}
 	return status
@@ -37,15 +37,14 @@ func (s *Server) Settled() bool {
 
 // Fence hands a fence message in and returns the replies for the caller.
 func (s *Server) Fence(ctx context.Context, from agent.Caller, message []byte) ([][]byte, error) {
-	f := s.agent.fence
-	if f == nil {
-		return nil, agent.ErrNotReady
+	if !s.agent.connected.Load() {
+		return nil, fmt.Errorf("this server's fence still starts: %w", agent.ErrNotReady)
 	}
 	m, err := election.DecodeMessage(message)
 	if err != nil {
 		return nil, err
 	}
-	answers, err := f.ask(ctx, election.Sender{Inst: from.Inst, HW: from.HW}, m)
+	answers, err := s.agent.fence.ask(ctx, election.Sender{Inst: from.Inst, HW: from.HW}, m)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +63,7 @@ func (s *Server) Fence(ctx context.Context, from agent.Caller, message []byte) (
 // enrol as long as GO is decided; approval policies stand before this line.
 func (s *Server) Enrol(_ context.Context, from agent.Caller, request agent.EnrolRequest) (agent.Enrolment, error) {
 	a := s.agent
-	if a.fence == nil || !a.fabric.Trust.CanSign() {
+	if !a.connected.Load() || !a.fabric.Trust.CanSign() {
 		return agent.Enrolment{}, fmt.Errorf("this server does not hold the agent CA: %w", agent.ErrNotReady)
 	}
 	d, _ := a.fence.read()
@@ -233,8 +232,8 @@ func (s *Server) JoinMaterial(ctx context.Context, from agent.Caller) (agent.Joi
 // held for ever; what it waits for may take hours and is in status.
 func (s *Server) Alive() error {
 	s.agent.board.read()
-	if f := s.agent.fence; f != nil {
-		f.read()
+	if s.agent.connected.Load() {
+		s.agent.fence.read()
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func (s *Server) Servers(ctx context.Context) []member.Status {
 	a := s.agent
 	own := s.Status(ctx)
 	out := []member.Status{own}
-	if a.fabric.Gossip == nil {
+	if !a.connected.Load() {
 		return out
 	}
 	seen := map[string]bool{own.Inst: true}
@@ -95,7 +95,7 @@ func (s *Server) knownRows(ctx context.Context) []member.Member {
 		return rows
 	}
 	a := s.agent
-	if a.fence == nil || !a.fabric.Trust.Enrolled() {
+	if !a.fabric.Trust.Enrolled() {
 		return nil
 	}
 	d, _ := a.fence.read()

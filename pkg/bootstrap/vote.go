@@ -99,7 +99,8 @@ func (a *Agent) watchPeers(ctx context.Context) error {
 	for {
 		var view election.View
 		for _, p := range a.fabric.Gossip.Peers() {
-			if p.Inst != a.self.Inst {
+			// This instance at another address is for the core to judge: a copied disk.
+			if p.Inst != a.self.Inst || p.Address != a.self.Node.Private {
 				view.Peers = append(view.Peers, election.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Eligible: p.Eligible})
 			}
 		}

@@ -61,6 +61,7 @@ type testServer struct {
 	signs      bool
 	enrolled   bool
 	flags      Flags
+	twin       netip.Addr // where a copy of this disk answers
 	// initFails makes that many kubeadm inits fail; initBlocks holds one.
 	initFails  int
 	initBlocks chan struct{}
@@ -130,13 +131,30 @@ func (w *world) boot(name string) {
 			w.mu.Unlock()
 			w.gossip()
 			return Fabric{Gossip: s, Calls: fakeCalls{w, s}, Trust: s, State: s,
-				GoStands: func(uint64) error { s.stands = true; return nil },
+				GoStands: func(uint64) error {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					s.stands = true
+					return nil
+				},
 				Run:      func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
 		},
 	})
 	go func() {
-		s.done <- s.agent.Run(ctx, func(ctx context.Context, _ *Server) error { <-ctx.Done(); return nil })
+		s.done <- s.agent.Run(ctx, watchStatus)
 	}()
+}
+
+// watchStatus asks a server for the status of all from its first moment on, as
+// a person does.
+func watchStatus(ctx context.Context, s *Server) error {
+	for sleep(ctx, 500*time.Millisecond) == nil {
+		s.Servers(ctx)
+		if err := s.Alive(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // powerOff stops a server between two instructions of its own.
@@ -176,9 +194,23 @@ func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 	return sleep(ctx, time.Second)
 }
 func (s *testServer) Synchronised() (bool, error)  { return true, nil }
-func (s *testServer) Save(st election.State) error { s.state = st; return nil }
-func (s *testServer) Done(step string) bool        { return s.journal[step] == "done" }
-func (s *testServer) Finish(step string) error     { s.journal[step] = "done"; return nil }
+func (s *testServer) Save(st election.State) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.state = st
+	return nil
+}
+func (s *testServer) Done(step string) bool {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return s.journal[step] == "done"
+}
+func (s *testServer) Finish(step string) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.journal[step] = "done"
+	return nil
+}
 
 // Gossip.
 
@@ -191,6 +223,9 @@ func (s *testServer) Peers() []Peer {
 			f := p.flags
 			f.Eligible = p.name[0] == 'c'
 			out = append(out, Peer{Inst: p.inst, HW: p.state.Hardware.HW, Address: p.address, Flags: f})
+		}
+		if p == s && s.twin.IsValid() {
+			out = append(out, Peer{Inst: s.inst, HW: s.state.Hardware.HW, Address: s.twin})
 		}
 	}
 	return out
@@ -252,7 +287,10 @@ func (s *testServer) Authorities() ([]byte, error)              { return testCA,
 func (s *testServer) AdoptAuthorities(_ []byte, p string) error { return plan.PinnedCA(testCA, p) }
 func (s *testServer) CA() ([]byte, error)                       { return testCA, nil }
 func (s *testServer) Init(ctx context.Context, _ plan.Node) error {
-	if err := CheckInit(Traces{State: &s.state, SpecID: s.world.cluster.Spec.ID, CAHash: s.caHash(s.name), Stands: s.stands, InitStarted: true}); err != nil {
+	s.world.mu.Lock()
+	state, stands := s.state, s.stands
+	s.world.mu.Unlock()
+	if err := CheckInit(Traces{State: &state, SpecID: s.world.cluster.Spec.ID, CAHash: s.caHash(s.name), Stands: stands, InitStarted: true}); err != nil {
 		s.world.t.Errorf("kubeadm init on %s: %v", s.name, err)
 		return err
 	}
@@ -284,7 +322,7 @@ func (s *testServer) setHealthy(ok bool) {
 }
 
 func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
-	if len(s.addresses) > 0 {
+	if onLo, _ := s.Addresses(); len(onLo) > 0 {
 		s.world.t.Errorf("%s joins with Elastic IPs on lo: it would dial itself", s.name)
 	}
 	if j.ControlPlane {
@@ -313,11 +351,15 @@ func (s *testServer) Initialised() bool { return s.Done("init") }
 func (s *testServer) Joined() bool      { return s.Done("join") }
 func (s *testServer) Resume(context.Context) error {
 	if s.name[0] == 'c' {
+		s.world.mu.Lock()
+		defer s.world.mu.Unlock()
 		s.setHealthy(true)
 	}
 	return nil
 }
 func (s *testServer) Healthy(context.Context) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
 	if !s.healthy {
 		return errors.New("connection refused")
 	}
@@ -373,7 +415,10 @@ func (f fakeSpeaker) Peers(context.Context) ([]member.PeerStatus, error) { retur
 type fakeDirectory struct{ s *testServer }
 
 func (f fakeDirectory) Start(ctx context.Context, _ uint64, _ string, _ netip.Addr, peers []netip.Addr) error {
-	if len(peers) == 0 && !f.s.state.HoldsGo() {
+	f.s.world.mu.Lock()
+	right := f.s.state.HoldsGo()
+	f.s.world.mu.Unlock()
+	if len(peers) == 0 && !right {
 		return errors.New("no right to make a directory")
 	}
 	return sleep(ctx, 100*time.Millisecond)
@@ -466,7 +511,7 @@ func (c fakeCalls) Fence(ctx context.Context, p agent.Peer, m []byte) ([][]byte,
 		return nil, agent.Caller{}, err
 	}
 	replies, err := server.Fence(ctx, from, m)
-	peer := server.agent.self
+	peer := &server.agent.self
 	return replies, agent.Caller{Inst: peer.Inst, HW: peer.HW}, err
 }
 func (c fakeCalls) Enrol(ctx context.Context, p agent.Peer, r agent.EnrolRequest) (agent.Enrolment, error) {

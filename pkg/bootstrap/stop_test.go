@@ -1,0 +1,165 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
+)
+
+// An error that no attempt can cure stops the flow; status stays, says why, and
+// the agent ends only when it is told to.
+func TestPermanentStops(t *testing.T) {
+	broken := errors.New("/dev/sda says no")
+	for name, change := range map[string]func(*Machine){
+		"at once": func(m *Machine) {
+			m.Settle = func(device.Device) (Settled, error) { return Settled{}, broken }
+		},
+		"foreign state": func(m *Machine) {
+			m.Settle = func(device.Device) (Settled, error) {
+				return Settled{Origin: election.Foreign, Text: broken.Error()}, nil
+			}
+		},
+		"within attempts": func(m *Machine) { m.Metadata = failing{Permanent(fmt.Errorf("metadata: %w", broken))} },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newWorld(t, 1, 0).named("cp1")
+			m := Machine{Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now, Metadata: s, Network: s}
+			change(&m)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			a, done := New(m), make(chan error, 1)
+			servers := make(chan *Server, 1)
+			go func() {
+				done <- a.Run(ctx, func(ctx context.Context, s *Server) error {
+					servers <- s
+					<-ctx.Done()
+					return nil
+				})
+			}()
+			server := <-servers
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Fatalf("%s: the agent ended: %v", name, err)
+			default:
+			}
+			status := server.Servers(t.Context())[0]
+			if status.Phase != member.Stopped || !strings.Contains(status.Problem, broken.Error()) {
+				t.Errorf("%s: phase %s, problem %q", name, status.Phase, status.Problem)
+			}
+			stop()
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+}
+
+// failing is metadata that is wrong for good.
+type failing struct{ err error }
+
+func (f failing) Device(context.Context, func(error)) (device.Device, error) {
+	return device.Device{}, f.err
+}
+
+// A server that finds its own instance at another address stops voting and says
+// so; it keeps answering.
+func TestTwin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 0)
+		defer w.shutdown()
+		cp1 := w.named("cp1")
+		cp1.twin = netip.MustParseAddr("10.0.0.99")
+		w.boot("cp1")
+		time.Sleep(10 * time.Minute) // virtual: synctest
+		if inits, _ := w.ledger(); len(inits) > 0 {
+			t.Error("kubeadm init ran although a copy of this disk is in sight")
+		}
+		status := cp1.agent.board.read()
+		if !strings.Contains(status.Waiting, "answers at 10.0.0.99 too: two servers run from copies of one disk") {
+			t.Errorf("phase %s waits for %q, problem %q", status.Phase, status.Waiting, status.Problem)
+		}
+	})
+}
+
+// noting is a network and a speaker that note what they are told, in order.
+type noting struct {
+	*testServer
+	told       []string
+	onLo       []netip.Prefix
+	cannotDrop error
+}
+
+func (n *noting) Set(p plan.Network) {
+	n.told = append(n.told, fmt.Sprint("lo ", p.Addresses))
+	n.onLo = p.Addresses
+}
+func (n *noting) Addresses() ([]netip.Prefix, error) { return n.onLo, nil }
+func (n *noting) RemoveAddress(_ context.Context, p netip.Prefix) error {
+	n.told = append(n.told, "delete "+p.String())
+	return n.cannotDrop
+}
+func (n *noting) Start(context.Context, plan.Announcement) error     { return nil }
+func (n *noting) Peers(context.Context) ([]member.PeerStatus, error) { return nil, nil }
+func (n *noting) Withhold(_ context.Context, p netip.Prefix, held bool) error {
+	n.told = append(n.told, fmt.Sprintf("withhold %s %t", p, held))
+	return nil
+}
+
+// The EIP rule, in its order; and no order to withdraw outlives the illness, not
+// even when the address could not be deleted or an earlier agent left the order.
+func TestElasticIPs(t *testing.T) {
+	const ip = "203.0.113.10/32"
+	add, drop := []string{"lo [" + ip + "]", "withhold " + ip + " false"},
+		[]string{"withhold " + ip + " true", "lo []", "delete " + ip}
+	for _, tt := range []struct {
+		name       string
+		healthy    []bool
+		cannotDrop error
+		want       []string
+	}{
+		{"healthy", []bool{true}, nil, add},
+		{"ill from the start", []bool{false}, nil, []string{"lo []", "withhold " + ip + " false"}},
+		{"ill and well again", []bool{true, false, true}, nil,
+			slices.Concat(add, drop, []string{"withhold " + ip + " false"}, add)},
+		{"the address cannot be deleted", []bool{true, false, true}, errors.New("no"),
+			slices.Concat(add, drop, add)},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 0)
+			w.cluster.Spec.Network.BGP.ControlPlane = "none"
+			s := w.named("cp1")
+			n := &noting{testServer: s, cannotDrop: tt.cannotDrop}
+			s.health = make(chan bool)
+			a := New(Machine{Cluster: w.cluster, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
+				Network: n, Speaker: n, Health: s})
+			a.device = s.device
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- a.holdElasticIPs(ctx) }()
+			for _, healthy := range tt.healthy {
+				s.health <- healthy
+				time.Sleep(time.Second) // virtual: the withdrawal's head start
+			}
+			stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if !slices.Equal(n.told, tt.want) {
+				t.Errorf("%s:\n got %q\nwant %q", tt.name, n.told, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,146 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process names one process for good: a number alone may be another's by now.
+type process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks after boot, field 22 of /proc/PID/stat
+}
+
+func identify(pid int) (process, error) {
+	_, start, err := stat(pid)
+	return process{PID: pid, Start: start}, err
+}
+
+// stat reads state and start time of a process, proc(5).
+func stat(pid int) (state byte, start uint64, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	// The command name in parentheses may hold anything, so count from its end.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, 0, fmt.Errorf("/proc/%d/stat has %d fields after the name; expected at least 20", pid, len(fields))
+	}
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return fields[0][0], start, err
+}
+
+// alive says whether the process runs; one that only waits to be reaped does not.
+func (p process) alive() bool {
+	if p.PID == 0 {
+		return false
+	}
+	state, start, err := stat(p.PID)
+	return err == nil && start == p.Start && state != 'Z' && state != 'X'
+}
+
+func (p process) signal(sig syscall.Signal) error {
+	if !p.alive() {
+		return nil
+	}
+	if err := syscall.Kill(p.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("signal %v to process %d: %w", sig, p.PID, err)
+	}
+	return nil
+}
+
+// gone waits until the process has ended.
+func (p process) gone(ctx context.Context) error {
+	return poll(ctx, fmt.Sprintf("process %d ends", p.PID), func() bool { return !p.alive() })
+}
+
+// end asks the process to end, and after five seconds makes it.
+func (p process) end(ctx context.Context) error {
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if p.gone(short) == nil {
+		return nil
+	}
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	return p.gone(ctx)
+}
+
+// poll asks every 20 ms until done; ctx bounds it. Used where the kernel or
+// another program offers nothing to wait on.
+func poll(ctx context.Context, until string, done func() bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting until %s: %w", until, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// spawn starts a program that outlives this one, in a session of its own, with
+// its output appended to the file log.
+func spawn(log string, argv ...string) (process, error) {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return process{}, fmt.Errorf("starting %s: %w", argv[0], err)
+	}
+	defer out.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return process{}, fmt.Errorf("starting %s: %w", argv[0], err)
+	}
+	p, err := identify(cmd.Process.Pid)
+	go func() { _ = cmd.Wait() }() // reaps it, should this process live longer
+	if err != nil {
+		return process{}, fmt.Errorf("%s ended at once, see %s: %w", argv[0], log, err)
+	}
+	return p, nil
+}
+
+// output runs a program and returns what it prints. The error holds the command
+// line and its talk.
+func output(ctx context.Context, argv ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	return capture(ctx, cmd, argv)
+}
+
+func capture(ctx context.Context, cmd *exec.Cmd, argv []string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// The group, for nsenter forks; and not for ever, should a grandchild keep the pipe.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	err := cmd.Run()
+	if err == nil {
+		return stdout.String(), nil
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+	}
+	const enough = 2000
+	talk := strings.TrimSpace(stderr.String())
+	if len(talk) > enough {
+		talk = "…" + talk[len(talk)-enough:]
+	}
+	return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, talk)
+}

@@ -1,0 +1,369 @@
+package rig
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mustermetal/muster/test/rig/metadata"
+	"github.com/mustermetal/muster/test/rig/supervise"
+)
+
+// Server is one machine. It may be on or off; its disk is kept in both.
+type Server struct {
+	Name  string
+	Index int // 1 to 250; addresses follow from it
+	ID    string
+	Tags  []string
+	MAC   string
+	// Addr is the private address, in a /31 with Gateway, the ToR.
+	Addr, Gateway netip.Addr
+	// Pods is the range of the CNI on this server.
+	Pods netip.Prefix
+
+	rig *Rig
+}
+
+// ServerOptions describe a server to add.
+type ServerOptions struct {
+	Name     string   // at most 10 characters; the hostname in the metadata too
+	Tags     []string // in the metadata document
+	UserData []byte   // what cloud-init and the metadata service hand out
+	// Index is the server's place in the fabric; 0: the next free one.
+	Index int
+}
+
+// nameLimit leaves room for "v-" and "-" in a link's name of 15 bytes.
+const nameLimit = 12
+
+// Add makes a server that is off and was never on.
+func (r *Rig) Add(o ServerOptions) (*Server, error) {
+	if !validName.MatchString(o.Name) || len(o.Name) > nameLimit {
+		return nil, fmt.Errorf("server name %q: expected at most %d of a-z, 0-9 and -, beginning with a letter", o.Name, nameLimit)
+	}
+	var refused error
+	err := r.update(func(st *state) {
+		next := 1
+		for _, s := range st.Servers {
+			if s.Name == o.Name || s.Index == o.Index {
+				refused = fmt.Errorf("server %q (index %d) is in the rig already", s.Name, s.Index)
+				return
+			}
+			next = max(next, s.Index+1)
+		}
+		if o.Index == 0 {
+			o.Index = next
+		}
+		if o.Index < 1 || o.Index > 250 {
+			refused = fmt.Errorf("server %q has index %d; expected 1 to 250", o.Name, o.Index)
+			return
+		}
+		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags})
+	})
+	if err = errors.Join(refused, err); err != nil {
+		return nil, err
+	}
+	s, err := r.Server(o.Name)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.SetUserData(o.UserData)
+}
+
+// serverID is a UUID that is the same for the same name in the same rig.
+func serverID(rig, name string) string {
+	h := sha256.Sum256([]byte(rig + "/" + name))
+	return fmt.Sprintf("%x-%x-4%x-8%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])[:36]
+}
+
+func (r *Rig) server(st serverState) *Server {
+	s := &Server{Name: st.Name, Index: st.Index, ID: st.ID, Tags: st.Tags, Pods: podRange(st.Index), rig: r}
+	s.Gateway, s.Addr = link(st.Index)
+	// 40:a6:b7 is a vendor's range: an address of our own making would have the
+	// local bit and be no permanent one for whoever looks.
+	s.MAC = fmt.Sprintf("40:a6:b7:00:%02x:%02x", st.Index>>8, st.Index&0xff)
+	return s
+}
+
+// SetUserData changes what the metadata service and, at the first boot, cloud-init
+// hand out to the server.
+func (s *Server) SetUserData(b []byte) error {
+	document, err := s.document()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.path(""), 0o755); err != nil {
+		return fmt.Errorf("server %s: %w", s.Name, err)
+	}
+	if err := replaceFile(s.path("user-data"), b, 0o600); err != nil {
+		return err
+	}
+	return s.rig.metadata.Put(s.Addr, document, b)
+}
+
+// FailMetadata makes the metadata service fail this server; the zero Fault ends it.
+func (s *Server) FailMetadata(f metadata.Fault) error { return s.rig.metadata.Fail(s.Addr, f) }
+
+func (s *Server) path(elem string) string {
+	return filepath.Join(s.rig.dir, "servers", s.Name, elem)
+}
+
+// machine is the server's name among everything on this host.
+func (s *Server) machine() string { return s.rig.state.Name + "-" + s.Name }
+
+func (s *Server) supervisor() process { return s.current().Supervisor }
+
+func (s *Server) current() serverState {
+	s.rig.mu.Lock()
+	defer s.rig.mu.Unlock()
+	for _, st := range s.rig.state.Servers {
+		if st.Name == s.Name {
+			return st
+		}
+	}
+	return serverState{}
+}
+
+// Running says whether the server is on.
+func (s *Server) Running() bool { return s.supervisor().alive() }
+
+// Boot switches the server on and returns when its systemd answers; units may
+// still be starting (WaitRunning waits for them).
+func (s *Server) Boot(ctx context.Context) error {
+	if s.Running() {
+		return fmt.Errorf("server %s is on already", s.Name)
+	}
+	if err := s.mountDisk(ctx); err != nil {
+		return fmt.Errorf("booting %s: %w", s.Name, err)
+	}
+	cgroups, err := makeCgroups(s.machine())
+	if err != nil {
+		return fmt.Errorf("booting %s: %w", s.Name, err)
+	}
+	if err := s.configure(cgroups); err != nil {
+		return fmt.Errorf("booting %s: %w", s.Name, err)
+	}
+	supervisor, err := spawn(s.Console(), s.rig.daemon(), "supervise", s.path("supervise.json"))
+	if err != nil {
+		return fmt.Errorf("booting %s: %w", s.Name, err)
+	}
+	if err := s.rig.updateServer(s.Name, func(st *serverState) { st.Supervisor = supervisor }); err != nil {
+		return err
+	}
+	s.rig.log.Info("server is on", "server", s.Name, "address", s.Addr)
+	return s.waitSystemd(ctx)
+}
+
+// configure writes how the supervisor starts the server from now on.
+func (s *Server) configure(cgroups []string) error {
+	tor, veth := s.rig.torName(), "v-"+s.Name
+	ip := func(args ...string) []string { return append([]string{"ip"}, args...) }
+	c := supervise.Config{
+		Cgroups: cgroups,
+		Unwire:  s.unwire(),
+		Wire: [][]string{
+			ip("netns", "add", s.machine()),
+			ip("-n", s.machine(), "link", "set", "lo", "up"),
+			ip("link", "add", veth, "netns", tor, "type", "veth", "peer", "name", "eth0", "address", s.MAC, "netns", s.machine()),
+			ip("-n", s.machine(), "addr", "add", s.Addr.String()+"/31", "dev", "eth0"),
+			ip("-n", s.machine(), "link", "set", "eth0", "up"),
+			ip("-n", tor, "addr", "add", s.Gateway.String()+"/31", "dev", veth),
+			// Routes go in while the links are up; unplugging takes those of the ToR away.
+			ip("-n", tor, "link", "set", veth, "up"),
+			ip("-n", s.machine(), "route", "add", "default", "via", s.Gateway.String()),
+			ip("-n", tor, "route", "add", s.Pods.String(), "via", s.Addr.String()),
+		},
+		Start: s.nspawn(),
+		Env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			// runc and kubelet make seccomp filters of their own.
+			"SYSTEMD_SECCOMP=0",
+			// sysctls of the server's own network are writable.
+			"SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
+			"SYSTEMD_NSPAWN_USE_CGNS=1",
+		},
+	}
+	if s.current().Unplugged {
+		c.Wire = append(c.Wire, ip("-n", tor, "link", "set", veth, "down"))
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding how to start %s: %w", s.Name, err)
+	}
+	return replaceFile(s.path("supervise.json"), b, 0o644)
+}
+
+func (s *Server) unwire() [][]string {
+	return [][]string{
+		{"ip", "-n", s.rig.torName(), "link", "del", "v-" + s.Name},
+		{"ip", "netns", "del", s.machine()},
+	}
+}
+
+func (s *Server) nspawn() []string {
+	argv := []string{
+		"systemd-nspawn", "--quiet", "--directory=" + s.path("root"), "--machine=" + s.machine(), "--hostname=" + s.Name,
+		"--register=no", "--keep-unit", "--network-namespace-path=" + netnsPath(s.machine()),
+		"--capability=all", "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--kill-signal=SIGRTMIN+3",
+		// With stdin from /dev/null "pipe" logs nothing; this logs the boot.
+		"--console=read-only",
+		"--bind=/dev/kmsg", // the kubelet reads it
+		"--bind=" + s.path("containerd") + ":/var/lib/containerd",
+		"--tmpfs=/tmp:mode=1777",
+	}
+	for _, d := range stateDirs {
+		argv = append(argv, "--bind="+filepath.Join(s.path("state"), d.name)+":"+d.path)
+	}
+	return append(argv, initPath)
+}
+
+// Reboot restarts the server as `systemctl reboot` does and returns when the new
+// systemd answers.
+func (s *Server) Reboot(ctx context.Context) error {
+	before, err := s.leader()
+	if err != nil {
+		return err
+	}
+	if _, err := s.Exec(ctx, "systemctl", "--no-block", "reboot"); err != nil {
+		return fmt.Errorf("rebooting %s: %w", s.Name, err)
+	}
+	if err := before.gone(ctx); err != nil {
+		return fmt.Errorf("rebooting %s: %w", s.Name, err)
+	}
+	return s.waitSystemd(ctx)
+}
+
+// PowerOff shuts the server down in order.
+func (s *Server) PowerOff(ctx context.Context) error {
+	leader, err := s.leader()
+	if err != nil {
+		return err
+	}
+	const powerOff = syscall.Signal(34 + 4) // SIGRTMIN+4, systemd(1)
+	if err := leader.signal(powerOff); err != nil {
+		return fmt.Errorf("powering %s off: %w", s.Name, err)
+	}
+	if err := s.supervisor().gone(ctx); err != nil {
+		return fmt.Errorf("powering %s off: %w", s.Name, err)
+	}
+	return s.cut(ctx)
+}
+
+// PowerLoss takes the power away: the link goes, every process stops in the middle
+// of what it does, and what was not fsynced to /var/lib/muster, /var/lib/etcd,
+// /var/lib/kubelet or /etc/kubernetes is lost. The rest of the disk (the root, the
+// image store) keeps what was only in memory; nothing that must survive lies there.
+//
+// Those four lie on one ext4 in a loop file. It is shut down without flushing its
+// journal, which ends all writing at one instant, as it is with power; then the
+// file is copied before anything is unmounted, and the next boot is from the copy.
+func (s *Server) PowerLoss(ctx context.Context) error {
+	if !s.Running() {
+		return fmt.Errorf("server %s is off", s.Name)
+	}
+	// Dying processes must not say good-bye over the network.
+	if _, err := output(ctx, s.unwire()[0]...); err != nil {
+		return fmt.Errorf("power loss of %s: %w", s.Name, err)
+	}
+	frozen, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	// A process deep in the kernel may not freeze; it cannot write either, soon.
+	if err := freeze(frozen, s.machine()); err != nil {
+		s.rig.log.Warn("not frozen before power loss", "server", s.Name, "error", err)
+	}
+	if err := shutdownFS(s.path("state")); err != nil {
+		return fmt.Errorf("power loss of %s: %w", s.Name, err)
+	}
+	next := s.path("state.next")
+	if _, err := output(ctx, "cp", "--sparse=always", "--reflink=auto", s.path(stateImage), next); err != nil {
+		return fmt.Errorf("power loss of %s: %w", s.Name, err)
+	}
+	if err := s.cut(ctx); err != nil {
+		return err
+	}
+	if err := os.Rename(next, s.path(stateImage)); err != nil {
+		return fmt.Errorf("power loss of %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// cut ends everything of the server outside its disk, running or not.
+func (s *Server) cut(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := killAll(ctx, s.machine()); err != nil {
+		return fmt.Errorf("ending %s: %w", s.Name, err)
+	}
+	if err := s.supervisor().end(ctx); err != nil {
+		return fmt.Errorf("ending %s: %w", s.Name, err)
+	}
+	for _, argv := range s.unwire() {
+		_, _ = output(ctx, argv...) // there may be none
+	}
+	if err := s.unmountDisk(ctx); err != nil {
+		return fmt.Errorf("ending %s: %w", s.Name, err)
+	}
+	if err := removeCgroups(ctx, s.machine()); err != nil {
+		return fmt.Errorf("ending %s: %w", s.Name, err)
+	}
+	// systemd-nspawn removes its own, unless it was killed.
+	_ = os.Remove("/run/systemd/nspawn/propagate/" + s.machine())
+	s.rig.log.Info("server is off", "server", s.Name)
+	return nil
+}
+
+// Unplug pulls the server's cable. It stays out until Plug, over reboots too.
+func (s *Server) Unplug(ctx context.Context) error { return s.cable(ctx, true) }
+
+// Plug puts the cable back in.
+func (s *Server) Plug(ctx context.Context) error { return s.cable(ctx, false) }
+
+func (s *Server) cable(ctx context.Context, out bool) error {
+	if err := s.rig.updateServer(s.Name, func(st *serverState) { st.Unplugged = out }); err != nil {
+		return err
+	}
+	if !s.Running() {
+		return nil
+	}
+	cgroups, err := makeCgroups(s.machine())
+	if err != nil {
+		return err
+	}
+	if err := s.configure(cgroups); err != nil {
+		return err
+	}
+	tor, veth := s.rig.torName(), "v-"+s.Name
+	if out {
+		_, err := output(ctx, "ip", "-n", tor, "link", "set", veth, "down")
+		return err
+	}
+	if _, err := output(ctx, "ip", "-n", tor, "link", "set", veth, "up"); err != nil {
+		return err
+	}
+	_, err = output(ctx, "ip", "-n", tor, "route", "replace", s.Pods.String(), "via", s.Addr.String())
+	return err
+}
+
+// Console is the file with what the server said on its console since it was made.
+func (s *Server) Console() string { return s.path("console.log") }
+
+// lastWords are the end of the console, for errors.
+func (s *Server) lastWords() string {
+	b, err := os.ReadFile(s.Console())
+	if err != nil {
+		return err.Error()
+	}
+	const enough = 600
+	if len(b) > enough {
+		b = b[len(b)-enough:]
+	}
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,96 @@
+package rig
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+const (
+	stateFile    = "rig.json"
+	stateVersion = 1
+)
+
+// state is what a process that finds the directory must know to go on.
+type state struct {
+	Version  int           `json:"version"`
+	Name     string        `json:"name"`
+	Image    Image         `json:"image"`
+	BIRD     process       `json:"bird"`
+	Metadata process       `json:"metadata"`
+	Servers  []serverState `json:"servers"`
+}
+
+// serverState is one server; its addresses follow from Index.
+type serverState struct {
+	Name       string   `json:"name"`
+	Index      int      `json:"index"`
+	ID         string   `json:"id"`
+	Tags       []string `json:"tags"`
+	Unplugged  bool     `json:"unplugged"`
+	Supervisor process  `json:"supervisor"`
+}
+
+func loadState(dir string) (state, error) {
+	var s state
+	path := filepath.Join(dir, stateFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return s, fmt.Errorf("no rig in %s: %w", dir, err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("the rig's state %s is damaged: %w", path, err)
+	}
+	if s.Version != stateVersion {
+		return s, fmt.Errorf("the rig's state %s is of version %d; expected %d: destroy it with the version that made it", path, s.Version, stateVersion)
+	}
+	return s, nil
+}
+
+// save writes the state; the caller holds mu or is alone.
+func (r *Rig) save() error {
+	b, err := json.MarshalIndent(r.state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the rig's state: %w", err)
+	}
+	return replaceFile(filepath.Join(r.dir, stateFile), append(b, '\n'), 0o644)
+}
+
+// update changes the state under the lock and writes it.
+func (r *Rig) update(change func(*state)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.state)
+	return r.save()
+}
+
+// updateServer changes one server's state and writes it.
+func (r *Rig) updateServer(name string, change func(*serverState)) error {
+	return r.update(func(st *state) {
+		for i := range st.Servers {
+			if st.Servers[i].Name == name {
+				change(&st.Servers[i])
+			}
+		}
+	})
+}
+
+// replaceFile writes path so that a reader finds the old content or the new. A
+// rig does not outlive the machine it runs on, so nothing is fsynced.
+func replaceFile(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -177,6 +177,7 @@ func TestBakeRefusesIdentity(t *testing.T) {
 		{"cloud-init instance", "var/lib/cloud/instances/i-1/boot-finished", "", "cloud-init", "--clean", true},
 		{"cloud-init link", "var/lib/cloud/instance", "-> /var/lib/cloud/instances/i-1", "cloud-init", "--clean", true},
 		{"udev names", "etc/udev/rules.d/70-persistent-net.rules", "SUBSYSTEM", "MAC", "--clean", true},
+		{"containerd id", "var/lib/containerd/io.containerd.grpc.v1.introspection/uuid", "5b0c", "containerd's own id", "--clean", true},
 		{"iscsi", "etc/iscsi/initiatorname.iscsi", "# x\nInitiatorName=iqn.1993-08.org.debian:01:1\n", "iSCSI", "distribution", false},
 		{"nvme", "etc/nvme/hostid", "5b0c", "NVMe", "distribution", false},
 		{"vote", "var/lib/muster/elect/state.a", "x", "vote", "never joined", false},

@@ -57,6 +57,8 @@ var traces = []trace{
 		says: "what cloud-init knows of an instance: it would take this boot for a later one and skip the user-data"},
 	{globs: []string{"etc/udev/rules.d/70-persistent-net.rules"}, removable: true, counts: notEmpty,
 		says: "network names bound to the MAC addresses of one server"},
+	{globs: []string{"var/lib/containerd/io.containerd.grpc.v1.introspection/uuid"}, removable: true,
+		says: "containerd's own id, which it made when it first ran"},
 	{globs: []string{"etc/iscsi/initiatorname.iscsi"}, removable: false, counts: func(s string) bool { return hasLine(s, "InitiatorName=") },
 		says: "an iSCSI initiator name: two servers of one name corrupt each other's disks"},
 	{globs: []string{"etc/nvme/hostid", "etc/nvme/hostnqn"}, removable: false, counts: notEmpty,

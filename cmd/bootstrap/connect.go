@@ -12,6 +12,7 @@ import (
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/gossip"
 	"github.com/mustermetal/muster/pkg/identity"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/rpc"
 	"golang.org/x/sync/errgroup"
@@ -26,7 +27,7 @@ func connect(ctx context.Context, c cluster.Cluster, log *slog.Logger, self boot
 		return nil, none, err
 	}
 	at := self.Node.Private
-	t, err := openTrust(keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
+	t, err := openTrust(layout.PKI, keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
 	if err != nil {
 		return nil, none, err
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/identity"
-	"github.com/mustermetal/muster/pkg/layout"
 )
 
 // Files of the agent's keys below layout.PKI, all 0600 (docs/formats.md).
@@ -45,7 +44,8 @@ type trust struct {
 	seal   *identity.SealKey
 }
 
-func openTrust(keys identity.Keys, specID string, self identity.Subject) (*trust, error) {
+// openTrust reads what an earlier run left in dir, layout.PKI on a server.
+func openTrust(dir string, keys identity.Keys, specID string, self identity.Subject) (*trust, error) {
 	enrolCA, err := identity.EnrolmentAuthority(keys)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func openTrust(keys identity.Keys, specID string, self identity.Subject) (*trust
 	if err != nil {
 		return nil, err
 	}
-	t := &trust{dir: layout.PKI, self: self, specID: specID, enrolment: enrolment}
+	t := &trust{dir: dir, self: self, specID: specID, enrolment: enrolment}
 	return t, t.load()
 }
 
@@ -68,41 +68,65 @@ func (t *trust) load() error {
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory of keys: %w", err)
 	}
-	root, leaf, key, err := t.read3(agentCAFile, leafFile, leafKeyFile)
+	root, err := os.ReadFile(t.path(agentCAFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("reading the agent CA: %w", err)
+	}
+	ca, err := identity.ParseCertificate(root)
+	if err != nil {
+		return fmt.Errorf("reading the agent CA in %s: %w (remove %s to enrol again)", t.dir, err, agentCAFile)
+	}
+	if ca.Subject.SerialNumber != t.specID {
+		// Another cluster's; its CA goes last, because by it the rest is known.
+		return t.remove(agentCAKeyFile, leafFile, leafKeyFile, agentCAFile)
+	}
+	if key, err := os.ReadFile(t.path(agentCAKeyFile)); err == nil {
+		if t.ca, err = identity.ParseAuthority(root, key); err != nil {
+			return fmt.Errorf("reading the agent CA in %s: %w (remove %s; another control plane signs meanwhile)", t.dir, err, agentCAKeyFile)
+		}
+	}
+	return t.loadLeaf(root)
+}
+
+func (t *trust) loadLeaf(root []byte) error {
+	leaf, err := os.ReadFile(t.path(leafFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the agent's certificate: %w", err)
+	}
+	key, err := os.ReadFile(t.path(leafKeyFile))
+	if err != nil {
+		return fmt.Errorf("reading the agent's key: %w (remove %s to enrol again)", err, leafFile)
 	}
 	ring, err := identity.ParseKeyring(root, leaf, key)
 	if err != nil {
 		return fmt.Errorf("reading the agent's certificate in %s: %w (remove %s to enrol again)", t.dir, err, leafFile)
 	}
-	if ring.Inst() == t.self.Inst { // else it is of another life of this disk
-		t.agents = ring
+	if ring.Inst() != t.self.Inst {
+		// Of another life of this disk, or of the disk that this one was copied
+		// from: that server may still run, with this key.
+		return t.remove(leafKeyFile, leafFile)
 	}
-	if caKey, err := os.ReadFile(t.path(agentCAKeyFile)); err == nil {
-		if t.ca, err = identity.ParseAuthority(root, caKey); err != nil {
-			return fmt.Errorf("reading the agent CA in %s: %w", t.dir, err)
+	t.agents = ring
+	return nil
+}
+
+// remove deletes files in that order.
+func (t *trust) remove(names ...string) error {
+	for _, name := range names {
+		if err := os.Remove(t.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing keys of a former life: %w", err)
 		}
 	}
 	return nil
 }
 
 func (t *trust) path(name string) string { return filepath.Join(t.dir, name) }
-
-func (t *trust) read3(a, b, c string) (x, y, z []byte, err error) {
-	for _, f := range []struct {
-		name string
-		into *[]byte
-	}{{a, &x}, {b, &y}, {c, &z}} {
-		if *f.into, err = os.ReadFile(t.path(f.name)); err != nil {
-			return nil, nil, nil, fmt.Errorf("reading keys: %w", err)
-		}
-	}
-	return x, y, z, nil
-}
 
 func (t *trust) write(name string, data []byte) error {
 	return durable.WriteFile(t.path(name), data, 0o600)
@@ -121,9 +145,11 @@ func (t *trust) EnsureAgentCA() (string, error) {
 	if errCert == nil && errKey == nil {
 		ca, err := identity.ParseAuthority(cert, key)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("reading the agent CA made beforehand: %w (if this server never led, remove %s)", err, t.path(candidateCA))
 		}
-		return ca.Hash(), nil
+		if ca.Certificate().Subject.SerialNumber == t.specID { // else another cluster's
+			return ca.Hash(), nil
+		}
 	}
 	ca, err := identity.NewAuthority(t.specID)
 	if err != nil {
@@ -205,7 +231,10 @@ func (t *trust) CanSign() bool { return t.authority() != nil }
 
 // Lead makes the candidate agent CA the agent CA, once the decree names it.
 func (t *trust) Lead(pinned string) error {
-	if t.CanSign() {
+	if ca := t.authority(); ca != nil {
+		if ca.Hash() != pinned {
+			return fmt.Errorf("this server's agent CA has the hash %s, the decree pins %s", ca.Hash(), pinned)
+		}
 		return nil
 	}
 	cert, err := os.ReadFile(t.path(candidateCA))

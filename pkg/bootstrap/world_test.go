@@ -137,7 +137,7 @@ func (w *world) boot(name string) {
 					s.stands = true
 					return nil
 				},
-				Run:      func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
+				Run: func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
 		},
 	})
 	go func() {
@@ -193,7 +193,7 @@ func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 	report("containerd")
 	return sleep(ctx, time.Second)
 }
-func (s *testServer) Synchronised() (bool, error)  { return true, nil }
+func (s *testServer) Synchronised() (bool, error) { return true, nil }
 func (s *testServer) Save(st election.State) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()

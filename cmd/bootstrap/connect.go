@@ -3,23 +3,23 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/gossip"
 	"github.com/mustermetal/muster/pkg/identity"
-	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/rpc"
 	"golang.org/x/sync/errgroup"
 )
 
-// connect opens what needs to know who this server is: keys, gossip, both ports.
-func connect(ctx context.Context, c cluster.Cluster, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
+// connect opens what needs to know who this server is: keys, which it keeps in
+// the directory pki, gossip, and both ports.
+func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
 	var none bootstrap.Fabric
 	spec := c.Spec
 	keys, err := identity.Derive(c.Secret, spec.ID)
@@ -27,7 +27,7 @@ func connect(ctx context.Context, c cluster.Cluster, log *slog.Logger, self boot
 		return nil, none, err
 	}
 	at := self.Node.Private
-	t, err := openTrust(layout.PKI, keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
+	t, err := openTrust(pki, keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
 	if err != nil {
 		return nil, none, err
 	}
@@ -39,23 +39,18 @@ func connect(ctx context.Context, c cluster.Cluster, log *slog.Logger, self boot
 	if err != nil {
 		return nil, none, errors.Join(err, enrolment.Close())
 	}
-	conflict := make(chan error, 1)
+	seen := newRoll(self.Inst, at, log)
 	group, err := gossip.Join(ctx, gossip.Config{
 		Inst: self.Inst, HW: self.HW, Address: at, Port: spec.Ports.Gossip,
 		Label: spec.ID[:16], Key: keys.Gossip(), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible}),
-		Logger:  log,
-		Settled: func() bool { return server.Settled() },
-		Conflict: func(c gossip.Conflict) {
-			select {
-			case conflict <- fmt.Errorf("this instance (%s) is seen at two addresses, %s and %s: a disk was copied after it had been used; "+
-				"both servers stop; power off the copy, remove /var/lib/muster on it, and start it again", c.Inst, c.Addresses[0], c.Addresses[1]):
-			default:
-			}
-		},
+		Logger:   log,
+		Settled:  func() bool { return server.Settled() },
+		Conflict: seen.conflict,
 	})
 	if err != nil {
 		return nil, none, errors.Join(err, enrolment.Close(), agents.Close())
 	}
+	seen.group = group
 	run := func(ctx context.Context) error {
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error {
@@ -71,18 +66,11 @@ func connect(ctx context.Context, c cluster.Cluster, log *slog.Logger, self boot
 			}
 			return err
 		})
-		work.Go(func() error {
-			select {
-			case <-ctx.Done():
-				return nil
-			case err := <-conflict:
-				return bootstrap.Permanent(err)
-			}
-		})
+		work.Go(func() error { return seen.forward(ctx) })
 		return work.Wait()
 	}
 	return t, bootstrap.Fabric{
-		Gossip: roll{group},
+		Gossip: seen,
 		Trust:  t,
 		Calls: calls{
 			enrolment: rpc.NewClient(spec.Ports.Enrolment, t.enrolment.ClientConfig, identify),
@@ -102,11 +90,69 @@ func seeds(spec cluster.Spec) []netip.Addr {
 	return out
 }
 
-// roll is gossip as the flow sees it.
-type roll struct{ group *gossip.Group }
+// roll is gossip as the flow sees it. An own instance that answers at another
+// address too is among the peers, for the fence to judge; gossip itself keeps one
+// address for each.
+type roll struct {
+	inst    string
+	address netip.Addr
+	log     *slog.Logger
+	group   *gossip.Group
+	changes chan struct{}
 
-func (r roll) Peers() []bootstrap.Peer {
+	mu   sync.Mutex
+	twin netip.Addr
+}
+
+func newRoll(inst string, address netip.Addr, log *slog.Logger) *roll {
+	return &roll{inst: inst, address: address, log: log, changes: make(chan struct{}, 1)}
+}
+
+// conflict hears of every instance that gossip sees at two addresses. Only the
+// two that are meant stop voting: else one copied disk would stop everybody.
+func (r *roll) conflict(c gossip.Conflict) {
+	r.log.Warn("one instance answers at two addresses: a disk was copied, or a server came back at another address",
+		"inst", c.Inst, "address", c.Addresses[0], "other", c.Addresses[1])
+	if c.Inst != r.inst {
+		return
+	}
+	for _, a := range c.Addresses {
+		if a != r.address {
+			r.mu.Lock()
+			r.twin = a
+			r.mu.Unlock()
+		}
+	}
+	r.nudge()
+}
+
+// nudge leaves one change to be read.
+func (r *roll) nudge() {
+	select {
+	case r.changes <- struct{}{}:
+	default: // one is there
+	}
+}
+
+// forward joins the group's changes with those of conflict.
+func (r *roll) forward(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.group.Changes():
+			r.nudge()
+		}
+	}
+}
+
+func (r *roll) Peers() []bootstrap.Peer {
 	var out []bootstrap.Peer
+	r.mu.Lock()
+	if r.twin.IsValid() {
+		out = append(out, bootstrap.Peer{Inst: r.inst, Address: r.twin})
+	}
+	r.mu.Unlock()
 	for _, p := range r.group.Peers() {
 		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Flags: bootstrap.Flags{
 			Eligible: p.Flags.Has(gossip.Eligible), Decided: p.Flags.Has(gossip.Decided),
@@ -116,9 +162,9 @@ func (r roll) Peers() []bootstrap.Peer {
 	return out
 }
 
-func (r roll) Changes() <-chan struct{} { return r.group.Changes() }
+func (r *roll) Changes() <-chan struct{} { return r.changes }
 
-func (r roll) SetFlags(f bootstrap.Flags) { r.group.SetFlags(gossipFlags(f)) }
+func (r *roll) SetFlags(f bootstrap.Flags) { r.group.SetFlags(gossipFlags(f)) }
 
 func gossipFlags(f bootstrap.Flags) gossip.Flags {
 	var out gossip.Flags

@@ -95,7 +95,7 @@ func (r *Rig) torUp(ctx context.Context) error {
 	return r.startMetadata(ctx)
 }
 
-func (r *Rig) startBIRD(ctx context.Context) error {
+func (r *Rig) writeBIRD() error {
 	var conf strings.Builder
 	err := birdTemplate.Execute(&conf, map[string]any{
 		"Log": r.torFile("bird.log"), "Routers": Routers, "ServerAS": ServerAS, "RouterAS": RouterAS, "Servers": ServerRange, "Password": md5,
@@ -105,6 +105,13 @@ func (r *Rig) startBIRD(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("configuring BIRD: %w", err)
+	}
+	return nil
+}
+
+func (r *Rig) startBIRD(ctx context.Context) error {
+	if err := r.writeBIRD(); err != nil {
+		return err
 	}
 	bird, err := spawn(r.torFile("bird.out"), inNetns(r.torName(), "bird", "-f", "-c", r.torFile("bird.conf"), "-s", r.torFile("bird.ctl"), "-P", r.torFile("bird.pid"))...)
 	if err != nil {

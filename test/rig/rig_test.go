@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mustermetal/muster/images"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
@@ -38,15 +39,15 @@ func image(t *testing.T) Image {
 	if os.Geteuid() != 0 {
 		t.Skip("real servers need root")
 	}
-	var i Image
-	b, err := os.ReadFile(os.Getenv("MUSTER_IMAGE"))
+	cache, err := images.DefaultCache(os.Getenv("MUSTER_CACHE"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(b, &i); err != nil {
+	i, err := images.Ensure(t.Context(), images.Options{Cache: cache, Log: t.Output()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return i
+	return Image(i)
 }
 
 // traces lists what rigs leave on a machine.

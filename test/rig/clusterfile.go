@@ -1,0 +1,119 @@
+package rig
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	_ "embed"
+)
+
+// Cluster is what differs between the clusters that are formed on a rig.
+type Cluster struct {
+	Name          string // default: rig
+	ID            string // 32 hex digits; default: random
+	Servers       int    // N
+	ControlPlanes int    // K
+	// Eligible is as in the cluster file; default {tag: muster-role}.
+	Eligible string
+	// Discovery are the servers to find the others by; default: the first three
+	// places of the fabric, as many as there are.
+	Discovery []netip.Addr
+	// AgentSHA256 has the servers fetch /files/bootstrap from the metadata service
+	// and pins it; empty: the agent is baked into the image.
+	AgentSHA256 string
+	// NoEndpoint leaves out endpoint and Elastic IP, which is allowed with one
+	// control plane.
+	NoEndpoint bool
+}
+
+//go:embed cluster.yaml
+var clusterTemplate string
+
+var clusterFile = template.Must(template.New("cluster.yaml").Parse(clusterTemplate))
+
+// ClusterFile writes the cluster file as an operator of this fabric would, with
+// the relaxations that containers on a shared kernel need. Each is a documented
+// field; the agent knows nothing of test servers.
+func ClusterFile(c Cluster) ([]byte, error) {
+	if c.Name == "" {
+		c.Name = "rig"
+	}
+	if c.Eligible == "" {
+		c.Eligible = "{tag: muster-role}"
+	}
+	if c.ID == "" {
+		id := make([]byte, 16)
+		_, _ = rand.Read(id) // never fails, crypto/rand
+		c.ID = hex.EncodeToString(id)
+	}
+	for i := 1; len(c.Discovery) < min(3, c.Servers); i++ {
+		_, server := link(i)
+		c.Discovery = append(c.Discovery, server)
+	}
+	var b strings.Builder
+	err := clusterFile.Execute(&b, map[string]any{
+		"C": c, "MetadataURL": MetadataURL, "ElasticIP": ElasticIP, "Pods": PodRange, "Services": ServiceRange,
+		"Discovery": strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Discovery), " ", ", "), "[]"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing the cluster file: %w", err)
+	}
+	return []byte(b.String()), nil
+}
+
+// Render makes user-data of a cluster file with the real generator, the program
+// userdata. File and secret stay in the rig's directory; the secret is made at the
+// first call.
+func (r *Rig) Render(ctx context.Context, userdata string, file []byte) ([]byte, error) {
+	path, secret := filepath.Join(r.dir, "cluster.yaml"), filepath.Join(r.dir, "cluster.secret")
+	if err := replaceFile(path, file, 0o644); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(secret); err != nil {
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // never fails, crypto/rand
+		if err := replaceFile(secret, []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	out, err := output(ctx, userdata, "render", "-f", path, "--secret", secret)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(out), nil
+}
+
+// AddCluster adds the servers of a cluster, cp1… and w1…, all with the same
+// user-data, and leaves them off. Control planes carry the tag that Eligible asks
+// for.
+func (r *Rig) AddCluster(ctx context.Context, userdata string, c Cluster) ([]*Server, error) {
+	file, err := ClusterFile(c)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.Render(ctx, userdata, file)
+	if err != nil {
+		return nil, err
+	}
+	var servers []*Server
+	for i := range c.Servers {
+		o := ServerOptions{Name: fmt.Sprintf("cp%d", i+1), Tags: []string{"muster-role=control-plane"}, UserData: data}
+		if i >= c.ControlPlanes {
+			o.Name, o.Tags = fmt.Sprintf("w%d", i-c.ControlPlanes+1), []string{"muster-role=worker"}
+		}
+		s, err := r.Add(o)
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, s)
+	}
+	return servers, nil
+}

@@ -98,8 +98,9 @@ func (r *Rig) start(ctx context.Context) error {
 	if err := r.writeLayer(); err != nil {
 		return err
 	}
-	// The program that keeps servers and metadata alive when this one ends.
-	if _, err := output(ctx, "go", "build", "-o", r.daemon(), "github.com/mustermetal/muster/test/rig/rigd"); err != nil {
+	// The program that keeps servers and metadata alive when this one ends. What
+	// the environment asks of the agent's build (cgo, static linking) is not for it.
+	if _, err := output(ctx, "env", "-u", "GOFLAGS", "CGO_ENABLED=0", "go", "build", "-o", r.daemon(), "github.com/mustermetal/muster/test/rig/rigd"); err != nil {
 		return fmt.Errorf("building the rig's daemon: %w", err)
 	}
 	return r.torUp(ctx)

@@ -1,0 +1,103 @@
+# muster. Go is the one prerequisite; every target installs what else it lacks
+# and says so (tools/need.sh), builds it once, and keeps it in $(MUSTER_CACHE).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+.PHONY: help build test e2e image demo demo-down shell bench lint go root sysroot
+
+ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
+SYSROOT = $(MUSTER_CACHE)/$(notdir $(shell images/sysroot.sh --cache $(ARCH)))
+# Variables and flags that link dqlite in, for the shell.
+DQLITE = eval "$$(images/sysroot.sh --env $(SYSROOT) $(ARCH))"
+# Programs that reach no C library.
+PURE = env CGO_ENABLED=0 GOFLAGS=
+
+help: ## list the targets
+	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+build: go sysroot ## build bin/userdata and bin/bootstrap
+	mkdir -p bin
+	$(PURE) go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/userdata ./cmd/userdata
+	$(DQLITE)
+	# The linker warns of name look-ups in a static program; netgo does ours.
+	if ! out=$$(go build -trimpath -buildvcs=auto -tags "$$GO_TAGS" -ldflags "$$GO_LDFLAGS" -o bin/bootstrap ./cmd/bootstrap 2>&1); then
+		echo "$$out" >&2
+		exit 1
+	fi
+
+# The packages whose goroutines share most.
+RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/...
+
+test: build ## vet and test everything that needs no servers
+	tools/need.sh test
+	[ $$(id -u) = 0 ] || echo "make test: not root: tests in network namespaces and with mounts are skipped" >&2
+	$(DQLITE)
+	echo "make test: go vet" >&2
+	go vet ./...
+	echo "make test: go test" >&2
+	go test ./...
+	echo "make test: go test -race" >&2
+	env -u CGO_CFLAGS -u CGO_LDFLAGS -u CC GOFLAGS= CGO_ENABLED=1 go test -race $(RACE)
+
+image: root build ## build the disk of the test servers (cold: about 10 minutes)
+	tools/need.sh e2e
+	$(PURE) go run ./images/recipe --agent bin/bootstrap > bin/image.json
+
+e2e: image ## form real clusters of systemd-nspawn servers and test them
+	MUSTER_E2E=1 MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -p 1 -timeout 60m ./test/rig/... ./test/e2e/...
+
+demo: root build ## form 3 control planes and 2 workers and leave them running
+	tools/need.sh e2e
+	$(PURE) go run ./test/demo
+
+demo-down: root ## stop the demo and remove its traces
+	$(PURE) go run ./test/demo --down
+
+shell: root ## open a shell on a server of the demo: make shell NAME=cp1
+	if [ -z "$(NAME)" ]; then
+		echo "make shell: which server? for instance: make shell NAME=cp1" >&2
+		exit 64
+	fi
+	$(PURE) go run ./test/demo --shell "$(NAME)"
+
+bench: root build ## measure against the budgets
+	tools/need.sh e2e
+	$(PURE) go run ./test/bench
+
+lint: go sysroot bin/golangci-lint ## run golangci-lint
+	$(DQLITE)
+	bin/golangci-lint run
+
+bin/golangci-lint: test/lint/go.mod test/lint/go.sum
+	echo "make lint: compiling golangci-lint from its pinned source (cold: about 5 minutes)" >&2
+	$(PURE) go -C test/lint build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+sysroot:
+	tools/need.sh build
+	if [ -e $(SYSROOT) ] || [ $$(id -u) = 0 ]; then
+		images/sysroot.sh $(ARCH) $(SYSROOT)
+	else
+		echo "make: unpacking the sysroot needs root, once; asking sudo" >&2
+		sudo images/sysroot.sh $(ARCH) $(SYSROOT)
+	fi
+
+go:
+	if ! command -v go >/dev/null; then
+		echo "make: go is missing. Go 1.26 or newer is the one thing to install by hand: https://go.dev/dl/" >&2
+		exit 69
+	fi
+	version=$$(go env GOVERSION)
+	if [ "$$(printf '%s\n' go1.26 "$$version" | sort -V | head -n 1)" != go1.26 ]; then
+		echo "make: this is $$version; muster needs Go 1.26 or newer: https://go.dev/dl/" >&2
+		exit 69
+	fi
+
+root:
+	if [ $$(id -u) != 0 ]; then
+		echo "make: test servers are made of namespaces, mounts and cgroups, which only root can make; run: sudo make $(MAKECMDGOALS)" >&2
+		exit 77
+	fi

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,15 +25,17 @@ muster.service.
 
 Usage: bootstrap agent [--config FILE]
 
+Examples:
+  systemctl restart muster               # always safe: it resumes where it was
+  journalctl -u muster -f                # what it does; bootstrap status says how far
+
 Exit codes: 0 stopped, 1 failed (start it again), 77 not root, 78 the cluster file is wrong.
 `
 
-func agentCommand(ctx context.Context, args []string, _, stderr io.Writer) error {
-	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, agentHelp) }
-	config := flags.String("config", layout.ClusterFile, "the cluster file of this server")
-	if err := parseFlags(flags, args); err != nil {
+func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("agent", agentHelp, stdout)
+	config := flags.String("config", layout.ClusterFile, "the cluster `file` of this server")
+	if err := flags.parse(args); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
@@ -80,6 +81,9 @@ func notifyOnce(log *slog.Logger, err error) {
 // no restart can cure: exit 78 with every problem and its place.
 func readCluster(path string) (cluster.Cluster, error) {
 	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrPermission) {
+		return cluster.Cluster{}, exitError{exitPermission, fmt.Errorf("reading the cluster file: %w (it holds the secret: run this as root)", err)}
+	}
 	if err != nil {
 		return cluster.Cluster{}, exitError{exitConfig, fmt.Errorf("reading the cluster file: %w (userdata render writes it into user-data, cloud-init lays it down)", err)}
 	}
@@ -128,7 +132,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 			_, fabric, err := connect(ctx, layout.PKI, c, log, self, server)
 			fabric.State = id
 			fabric.GoStands = func(epoch uint64) error {
-				return writeGoStands(self.Inst, epoch)
+				return writeGoStands(layout.GoStands, self.Inst, epoch)
 			}
 			return fabric, err
 		},

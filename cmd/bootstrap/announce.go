@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -17,22 +15,30 @@ import (
 	"github.com/mustermetal/muster/pkg/layout"
 )
 
+const announceHelp = `bootstrap announce is the BGP speaker: it announces the Elastic IPs to the top-of-rack
+routers while they are on lo and this server's API server is healthy.
+muster-announce.service starts it; the agent writes its plan.
+
+Usage: bootstrap announce [flags]
+
+Examples:
+  systemctl status muster-announce       # what it announces, and its sessions
+  systemctl kill -s HUP muster-announce  # read the plan again
+  journalctl -u muster-announce          # when a session came or went, and why
+
+Exit codes: 0 told to stop, 1 failed and may be started again, 69 the agent wrote no
+plan yet, 78 the plan is wrong.
+`
+
 // announceCommand runs the BGP speaker until it is told to stop. SIGHUP makes it
 // read its plan again.
 func announceCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("announce", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := newFlags("announce", announceHelp, stdout)
 	config := flags.String("config", layout.AnnouncePlan, "the `file` that says what to announce to whom; the agent writes it")
 	socket := flags.String("socket", layout.AnnounceSock, "the `path` of the socket that the agent talks to")
 	debug := flags.Bool("debug", false, "log every change of a session")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
-		return exitError{exitUsage, err}
-	}
-	if flags.NArg() > 0 {
-		return exitError{exitUsage, fmt.Errorf("unexpected argument %q", flags.Arg(0))}
+	if err := flags.parse(args); err != nil {
+		return err
 	}
 	level := slog.LevelInfo
 	if *debug {

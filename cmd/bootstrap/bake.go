@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -32,20 +31,18 @@ nothing was written.
 // bakeCommand prints each path that it changed on stdout; a second run says
 // that nothing changed.
 func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("bake", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, bakeHelp) }
+	flags := newFlags("bake", bakeHelp, stdout)
 	o := bake.Options{Units: units.FS}
-	flags.StringVar(&o.Root, "root", "", "directory that holds the root file system of the image")
-	flags.StringVar(&o.Artifacts, "artifacts", "", "directory with kubeadm, kubelet, kubectl, containerd, ... and cni/")
-	flags.StringVar(&o.Agent, "agent", "", "the bootstrap binary to lay in (default: this one)")
+	flags.StringVar(&o.Root, "root", "", "`directory` that holds the root file system of the image")
+	flags.StringVar(&o.Artifacts, "artifacts", "", "`directory` with kubeadm, kubelet, kubectl, containerd, ... and cni/")
+	flags.StringVar(&o.Agent, "agent", "", "the bootstrap `binary` to lay in (default: this one)")
 	flags.BoolVar(&o.Clean, "clean", false, "remove the identity that a server makes anew at its first boot")
 	flags.BoolVar(&o.Force, "force", false, "bake although identity is left")
-	if err := parseFlags(flags, args); err != nil {
+	if err := flags.parse(args); err != nil {
 		return err
 	}
 	if o.Root == "" {
-		return exitError{exitUsage, errors.New("--root DIR is missing: the directory where the image's root file system is mounted")}
+		return flags.wrong(errors.New("--root DIR is missing: the directory where the image's root file system is mounted"))
 	}
 	if o.Agent == "" {
 		own, err := os.Executable()

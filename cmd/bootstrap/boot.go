@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/identity"
 	"github.com/mustermetal/muster/pkg/layout"
 )
@@ -38,17 +39,23 @@ type goStands struct {
 
 const goStandsVersion = 1
 
-func writeGoStands(inst string, epoch uint64) error {
+func writeGoStands(path, inst string, epoch uint64) error {
 	data, err := json.Marshal(goStands{Version: goStandsVersion, Inst: inst, Epoch: epoch})
 	if err != nil {
 		return fmt.Errorf("encoding that GO stands: %w", err)
 	}
-	return durable.WriteFile(layout.GoStands, append(data, '\n'), 0o600)
+	return durable.WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// confirms says whether the mark is of the GO that a state holds, in this boot.
+func (s *goStands) confirms(state election.State) bool {
+	_, epoch, ok := state.Leader()
+	return s != nil && ok && s.Inst == state.Inst && s.Epoch == epoch
 }
 
 // readGoStands returns nil when nothing was confirmed in this boot.
-func readGoStands() (*goStands, error) {
-	data, err := os.ReadFile(layout.GoStands)
+func readGoStands(path string) (*goStands, error) {
+	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

@@ -142,7 +142,9 @@ func TestConnect(t *testing.T) {
 	}
 	two.fabric.Gossip.SetFlags(bootstrap.Flags{Eligible: true, Sealed: true})
 	one.sees(t, "the flags", func(peers []bootstrap.Peer) bool {
-		return slices.ContainsFunc(peers, func(p bootstrap.Peer) bool { return p.Inst == id("2") && p.Flags == bootstrap.Flags{Eligible: true, Sealed: true} })
+		return slices.ContainsFunc(peers, func(p bootstrap.Peer) bool {
+			return p.Inst == id("2") && p.Flags == bootstrap.Flags{Eligible: true, Sealed: true}
+		})
 	})
 
 	twin := connectAt(t, c, "127.0.0.4", id("2"))

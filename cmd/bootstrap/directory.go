@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -23,9 +22,12 @@ the order of joins. muster-directory.service starts it; the agent writes its pla
 
 Usage: bootstrap directory [flags]
 
+Examples:
+  systemctl status muster-directory      # whom it waits for
+  journalctl -u muster-directory
+
 Exit codes: 0 told to stop, 1 failed and may be started again, 69 the agent wrote no
 plan or no keys yet, 78 it may not run as planned; a sentence says why.
-
 `
 
 // directoryFiles are the paths that the directory's process reads.
@@ -36,13 +38,8 @@ type directoryFiles struct {
 // directoryCommand runs the directory until it is told to stop. The plan says
 // how to start but grants nothing: the right to make a directory comes from the
 // election state, which is read here again.
-func directoryCommand(ctx context.Context, args []string, _, stderr io.Writer) error {
-	flags := flag.NewFlagSet("directory", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(stderr, directoryHelp)
-		flags.PrintDefaults()
-	}
+func directoryCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("directory", directoryHelp, stdout)
 	var files directoryFiles
 	flags.StringVar(&files.cluster, "config", layout.ClusterFile, "the cluster `file` of this server")
 	flags.StringVar(&files.plan, "plan", layout.DirectoryPlan, "the `file` that says whom to join; the agent writes it")
@@ -50,7 +47,7 @@ func directoryCommand(ctx context.Context, args []string, _, stderr io.Writer) e
 	flags.StringVar(&files.elect, "elect", layout.Elect, "the `directory` of the election state")
 	data := flags.String("data", layout.Directory, "the `directory` of the databases")
 	socket := flags.String("socket", layout.DirectorySock, "the `path` of the socket that the agent talks to")
-	if err := parseFlags(flags, args); err != nil {
+	if err := flags.parse(args); err != nil {
 		return err
 	}
 	config, err := directoryConfig(files)

@@ -5,12 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,16 +33,14 @@ Examples:
 Exit codes: 0 it may start, 78 it may not, and a sentence says why.
 `
 
-func fenceCommand(ctx context.Context, args []string, _, stderr io.Writer) error {
-	flags := flag.NewFlagSet("fence", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, fenceHelp) }
+func fenceCommand(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	flags := newFlags("fence", fenceHelp, stdout)
 	check := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		check, args = args[0], args[1:]
 	}
-	config := flags.String("config", layout.ClusterFile, "the cluster file of this server")
-	if err := parseFlags(flags, args); err != nil {
+	config := flags.String("config", layout.ClusterFile, "the cluster `file` of this server")
+	if err := flags.parse(args); err != nil {
 		return err
 	}
 	checks := map[string]func(bootstrap.Traces) error{
@@ -51,14 +50,13 @@ func fenceCommand(ctx context.Context, args []string, _, stderr io.Writer) error
 	}
 	may, ok := checks[check]
 	if !ok {
-		flags.Usage()
-		return exitError{exitUsage, fmt.Errorf("unknown check %q", check)}
+		return flags.wrong(fmt.Errorf("unknown check %q: expected check-init, check-kubelet or check-announce", check))
 	}
 	c, err := readCluster(*config)
 	if err != nil {
 		return err
 	}
-	traces, err := readTraces(ctx, c, check == "check-init")
+	traces, err := readTraces(ctx, serverPaths(), c, check == "check-init")
 	if err != nil {
 		return exitError{exitConfig, err}
 	}
@@ -68,35 +66,49 @@ func fenceCommand(ctx context.Context, args []string, _, stderr io.Writer) error
 	return nil
 }
 
+// tracePaths are where the traces lie.
+type tracePaths struct {
+	elect, goStands, ca, adminConf, journal string
+}
+
+func serverPaths() tracePaths {
+	return tracePaths{
+		elect: layout.Elect, goStands: layout.GoStands, ca: filepath.Join(layout.KubernetesPKI, "ca.crt"),
+		adminConf: layout.AdminConf, journal: layout.Journal,
+	}
+}
+
 // readTraces collects what the checks decide on. probe also asks the endpoint
-// whether another cluster answers there.
-func readTraces(ctx context.Context, c cluster.Cluster, probe bool) (bootstrap.Traces, error) {
+// whether another cluster answers there. What cannot be read is an error, never
+// the same as not there: the checks would permit what they must not.
+func readTraces(ctx context.Context, at tracePaths, c cluster.Cluster, probe bool) (bootstrap.Traces, error) {
 	t := bootstrap.Traces{SpecID: c.Spec.ID, Endpoint: c.Spec.Kubernetes.Endpoint.Address}
-	found, err := durable.Read(layout.Elect)
+	found, err := durable.Read(at.elect)
 	if err != nil {
 		return t, err
 	}
 	t.State = found.State
-	stands, err := readGoStands()
+	stands, err := readGoStands(at.goStands)
 	if err != nil {
 		return t, err
 	}
 	if stands != nil && t.State != nil && stands.Inst == t.State.Inst {
 		t.Stands, t.StandsEpoch = true, stands.Epoch
 	}
-	caFile := filepath.Join(layout.KubernetesPKI, "ca.crt")
-	ca, err := os.ReadFile(caFile)
+	ca, err := os.ReadFile(at.ca)
 	if err == nil {
 		if t.CAHash, err = plan.CAHash(ca); err != nil {
-			return t, fmt.Errorf("%s: %w", caFile, err)
+			return t, fmt.Errorf("%s: %w", at.ca, err)
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return t, fmt.Errorf("reading the cluster CA: %w", err)
 	}
-	if _, err := os.Stat(layout.AdminConf); err == nil {
+	if _, err := os.Stat(at.adminConf); err == nil {
 		t.AdminConf = true
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return t, fmt.Errorf("looking for admin.conf: %w", err)
 	}
-	entries, err := durable.ReadJournal(layout.Journal)
+	entries, err := durable.ReadJournal(at.journal)
 	if err != nil {
 		return t, err
 	}
@@ -126,8 +138,11 @@ func otherCA(ctx context.Context, endpoint string, ca []byte) bool {
 		// The verdict is ours: which CA signed, not whether the name fits.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-			_, err := cs.PeerCertificates[0].Verify(options)
+			leaf := cs.PeerCertificates[0]
+			_, err := leaf.Verify(x509.VerifyOptions{
+				Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+				CurrentTime: leaf.NotBefore, // nor whether this server's clock is right
+			})
 			other = err != nil
 			return nil
 		},
@@ -149,10 +164,12 @@ func onLo(host string) bool {
 	if err != nil {
 		return false
 	}
-	for _, a := range addrs {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.String() == host {
-			return true
-		}
+	want, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
 	}
-	return false
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr() == want
+	})
 }

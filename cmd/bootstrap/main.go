@@ -55,11 +55,12 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+	if len(args) == 0 {
+		usage(stderr)
+		return exitUsage
+	}
+	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		usage(stdout)
-		if len(args) == 0 {
-			return exitUsage
-		}
 		return 0
 	}
 	for _, c := range commands {
@@ -88,4 +89,12 @@ func usage(w io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
+	fmt.Fprint(w, `
+Example:
+  bootstrap status           # how far all servers are, from any of them
+
+Exit codes: 0 done, 1 failed and a retry makes sense, 64 wrong command line, 65 bad
+input, 69 a needed service does not answer, 77 not permitted, 78 wrong configuration.
+bootstrap COMMAND --help says more.
+`)
 }

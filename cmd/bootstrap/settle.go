@@ -72,11 +72,11 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 		Text:     strings.Join(nonEmpty(found.Text, text), "; "),
 		Evidence: evidence(),
 	}
-	stands, err := readGoStands()
+	stands, err := readGoStands(layout.GoStands)
 	if err != nil {
 		return out, err
 	}
-	out.Stands = stands != nil && stands.Inst == state.Inst
+	out.Stands = stands.confirms(state)
 	return out, nil
 }
 

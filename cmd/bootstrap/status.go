@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -35,17 +34,15 @@ type serverList struct {
 	Servers []member.Status `json:"servers"`
 }
 
-func statusCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("status", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, statusHelp) }
-	output := flags.String("o", "table", "table or json")
-	socket := flags.String("socket", layout.Socket, "the agent's socket")
-	if err := parseFlags(flags, args); err != nil {
+func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	flags := newFlags("status", statusHelp, stdout)
+	output := flags.String("o", "table", "the `format`: table or json")
+	socket := flags.String("socket", layout.Socket, "the `path` of the agent's socket")
+	if err := flags.parse(args); err != nil {
 		return err
 	}
 	if *output != "table" && *output != "json" {
-		return exitError{exitUsage, fmt.Errorf("-o %q: expected table or json", *output)}
+		return flags.wrong(fmt.Errorf("-o %q: expected table or json", *output))
 	}
 	list, err := readStatus(ctx, *socket)
 	if err != nil {
@@ -57,21 +54,6 @@ func statusCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 		return enc.Encode(list)
 	}
 	return writeTable(stdout, list.Servers, time.Now())
-}
-
-// parseFlags turns a wrong command line into exit code 64 and --help into 0.
-func parseFlags(flags *flag.FlagSet, args []string) error {
-	err := flags.Parse(args)
-	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if err != nil {
-		if err == flag.ErrHelp {
-			return exitError{0, err}
-		}
-		return exitError{exitUsage, err}
-	}
-	return nil
 }
 
 func readStatus(ctx context.Context, socket string) (serverList, error) {

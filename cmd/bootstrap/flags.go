@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+)
+
+// flagSet are the flags of one subcommand with its help text, which ends in
+// examples and exit codes.
+type flagSet struct {
+	*flag.FlagSet
+	help   string
+	stdout io.Writer
+}
+
+func newFlags(name, help string, stdout io.Writer) flagSet {
+	set := flag.NewFlagSet(name, flag.ContinueOnError)
+	// Errors are printed once, by run; help goes to stdout, where a pager can have it.
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	return flagSet{set, help, stdout}
+}
+
+// parse turns a wrong command line into exit code 64 and --help, which prints
+// itself, into 0.
+func (f flagSet) parse(args []string) error {
+	err := f.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(f.stdout, f.help, "\nFlags:\n")
+		f.SetOutput(f.stdout)
+		f.PrintDefaults()
+		return exitError{0, err}
+	case err == nil && f.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if err != nil {
+		return f.wrong(err)
+	}
+	return nil
+}
+
+// wrong is an error of the command line.
+func (f flagSet) wrong(err error) error {
+	return exitError{exitUsage, fmt.Errorf("%w; bootstrap %s --help shows its flags", err, f.Name())}
+}

@@ -46,12 +46,17 @@ func writeArchive(dir string, image oci.Image) error {
 	return errors.Join(oci.Write(f, image), f.Close())
 }
 
-// controlPlaneImages are the seven images of `kubeadm config images list`.
+// controlPlaneImages are the images with what goes into them.
 func (b *builder) controlPlaneImages(bin, root string) ([]oci.Image, error) {
 	proxy, err := proxyTools(root, b.arch)
 	if err != nil {
 		return nil, fmt.Errorf("collecting the tools of kube-proxy from Debian: %w", err)
 	}
+	return b.named(bin, proxy, root), nil
+}
+
+// named are the seven images of `kubeadm config images list`.
+func (b *builder) named(bin string, proxy []oci.File, root string) []oci.Image {
 	local := func(names ...string) (files []oci.File) {
 		for _, name := range names {
 			files = append(files, oci.File{Path: "usr/local/bin/" + name, Source: filepath.Join(bin, name), Mode: 0o755})
@@ -78,7 +83,7 @@ func (b *builder) controlPlaneImages(bin, root string) ([]oci.Image, error) {
 		images[i].Arch = b.arch
 		images[i].Files = append(images[i].Files, users...)
 	}
-	return images, nil
+	return images
 }
 
 // proxyTools are the packet filter programs that kube-proxy runs, with their

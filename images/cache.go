@@ -36,7 +36,7 @@ func key(parts ...string) string {
 // is not there. Several processes may ask at once: one builds, the others wait.
 func (c cache) product(ctx context.Context, name, key string, build func(ctx context.Context, dir string) error) (string, error) {
 	dir := filepath.Join(c.dir, name+"-"+key)
-	if there(dir) {
+	if touch(dir) {
 		return dir, nil
 	}
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
@@ -47,13 +47,15 @@ func (c cache) product(ctx context.Context, name, key string, build func(ctx con
 		return "", err
 	}
 	defer unlock()
-	if there(dir) {
+	if touch(dir) {
 		return dir, nil
 	}
 	tmp := filepath.Join(c.dir, ".building-"+name)
 	// A killed build may have left its overlay; other mounts removeTree refuses.
-	if err := unix.Unmount(filepath.Join(tmp, mergedDir), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return "", fmt.Errorf("unmounting what an interrupted build left in %s: %w", tmp, err)
+	if merged := filepath.Join(tmp, mergedDir); there(merged) {
+		if err := unix.Unmount(merged, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			return "", fmt.Errorf("unmounting what an interrupted build left at %s: %w", merged, err)
+		}
 	}
 	if err := removeTree(tmp); err != nil {
 		return "", fmt.Errorf("removing what an interrupted build left: %w", err)
@@ -69,12 +71,22 @@ func (c cache) product(ctx context.Context, name, key string, build func(ctx con
 	if err := os.Rename(tmp, dir); err != nil {
 		return "", fmt.Errorf("putting %s into the cache: %w", name, err)
 	}
-	return dir, nil
+	return dir, c.prune(name, keepProducts)
 }
 
+// keepProducts of a name stay in the cache, the most recently used: going back
+// to a commit and comparing two builds are quick, and the disk does not fill up.
+const keepProducts = 4
+
 func there(dir string) bool {
-	_, err := os.Stat(dir)
+	_, err := os.Lstat(dir)
 	return err == nil
+}
+
+// touch reports whether dir is there, and marks it as used now.
+func touch(dir string) bool {
+	now := time.Now()
+	return os.Chtimes(dir, now, now) == nil
 }
 
 // lock takes the lock of one product's name, for as long as ctx allows: a build

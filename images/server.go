@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"github.com/mustermetal/muster/pkg/bake"
 )
@@ -34,8 +33,7 @@ func (b *builder) server(ctx context.Context, components, debian, archives strin
 }
 
 // bake makes bake-KEY/root: the thin layer that this very agent bakes over the
-// lower directories. The last few are kept, so that going back to a commit and
-// comparing two builds are quick.
+// lower directories.
 func (b *builder) bake(ctx context.Context, agent string, lower []string) (string, error) {
 	agent, err := filepath.Abs(agent)
 	if err != nil {
@@ -49,20 +47,11 @@ func (b *builder) bake(ctx context.Context, agent string, lower []string) (strin
 		return "", err
 	}
 	k := key("1", sum, fmt.Sprint(lower))
-	dir, err := b.cache.product(ctx, "bake", k, func(ctx context.Context, dir string) error {
+	return b.cache.product(ctx, "bake", k, func(ctx context.Context, dir string) error {
 		return step(ctx, b.cache.log, "bake the agent into the server's root", func(ctx context.Context) error {
 			return b.overlay(ctx, "bake", filepath.Join(dir, "root"), lower, func(merged string) error {
 				return b.cache.runCommand("bake", exec.CommandContext(ctx, agent, "bake", "--root", merged))
 			})
 		})
 	})
-	if err != nil {
-		return "", err
-	}
-	now := time.Now()
-	if err := os.Chtimes(dir, now, now); err != nil { // the most recently used are kept
-		return "", err
-	}
-	const keep = 4
-	return dir, b.cache.prune("bake", keep)
 }

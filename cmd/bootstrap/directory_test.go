@@ -119,7 +119,7 @@ func TestDirectoryRefuses(t *testing.T) {
 	}{
 		{"a plan alone", func(r *directoryRig) { r.state.GoMarker = false }, exitConfig, "does not hold GO"},
 		{"GO of another", func(r *directoryRig) { r.state.Inst, r.state.GoMarker = strings.Repeat("9", 32), false }, exitConfig, "the agent's certificate of"},
-		{"another cluster", func(r *directoryRig) { r.state.SpecID = strings.Repeat("8", 32) }, exitConfig, "bootstrap reset"},
+		{"another cluster", func(r *directoryRig) { r.state.SpecID = strings.Repeat("8", 32) }, exitConfig, "reinstall this server"},
 		{"another epoch", func(r *directoryRig) { r.plan.Epoch = 3 }, exitConfig, "GO is for epoch 0"},
 		{"sealed, and no copy", func(r *directoryRig) {
 			r.state.Sealed = election.Sealed{CAHash: r.plan.CAHash, Endpoint: "10.0.0.1:6443"}

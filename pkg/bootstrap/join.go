@@ -236,6 +236,7 @@ func (a *Agent) run(ctx context.Context, what string, do func(context.Context) e
 // resume brings a formed node back after a reboot: it needs no peer, no
 // metadata and no Elastic IP.
 func (a *Agent) resume(ctx context.Context) error {
+	a.board.enter(member.Preparing)
 	if err := a.awaitPrepared(ctx); err != nil {
 		return err
 	}

@@ -269,7 +269,7 @@ func TestRightOfGo(t *testing.T) {
 		want   string // part of the refusal; empty: granted
 	}{
 		{"held", func(*election.State) {}, ""},
-		{"another spec", func(s *election.State) { s.SpecID = "other" }, "bootstrap reset"},
+		{"another spec", func(s *election.State) { s.SpecID = "other" }, "reinstall this server"},
 		{"no marker", func(s *election.State) { s.GoMarker = false }, "does not hold GO"},
 		{"a new instance", func(s *election.State) { s.Inst = hex32("9") }, "does not hold GO"},
 		{"only led", func(s *election.State) { s.Slots = s.Slots[:1] }, "does not hold GO"},

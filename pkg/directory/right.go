@@ -20,7 +20,7 @@ type Right struct {
 // and a new one beside theirs would be a false one. The error wraps ErrRefused.
 func RightOfGo(state election.State, specID string) (Right, error) {
 	if state.SpecID != specID {
-		return Right{}, fmt.Errorf("%w: the election state on this server belongs to spec.id %q, the cluster file says %q; run bootstrap reset if this server shall change clusters",
+		return Right{}, fmt.Errorf("%w: the election state on this server belongs to spec.id %q, the cluster file says %q; reinstall this server if it shall change clusters",
 			ErrRefused, state.SpecID, specID)
 	}
 	if !state.HoldsGo() {

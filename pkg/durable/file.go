@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // temporaryPrefix begins the names of files that are not yet renamed.
@@ -84,4 +86,27 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	return data, errors.Join(err, f.Close())
+}
+
+// Flush returns when everything that was written so far to the file systems of
+// these directories, by any program, survives power loss. A directory that does
+// not exist holds nothing to flush.
+func Flush(dirs ...string) error {
+	for _, dir := range dirs {
+		d, err := os.Open(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("flush %s: %w", dir, err)
+		}
+		err = unix.Syncfs(int(d.Fd()))
+		if closing := d.Close(); err == nil {
+			err = closing
+		}
+		if err != nil {
+			return fmt.Errorf("flush the file system of %s: %w", dir, err)
+		}
+	}
+	return nil
 }

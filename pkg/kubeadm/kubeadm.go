@@ -53,7 +53,10 @@ type Kubeadm struct {
 	Units   Units
 	Journal Journal
 	Write   WriteFile
-	Root    string // "/"; another directory in tests
+	// Flush returns when everything written to the file systems that hold these
+	// directories survives power loss.
+	Flush func(dirs ...string) error
+	Root  string // "/"; another directory in tests
 
 	at func(private netip.Addr) netip.AddrPort // the API server of this server; nil: its port 6443
 }
@@ -161,7 +164,7 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 		return nil
 	}
 	if r.step == NotOurs {
-		return fmt.Errorf("%w: there are %s, and the journal knows nothing of them; if nothing of it is needed, clear it with bootstrap reset", ErrNotOurs, Look(k.Root, time.Now()))
+		return fmt.Errorf("%w: there are %s, and the journal knows nothing of them; if nothing of it is needed, clear it with kubeadm reset and remove /var/lib/etcd", ErrNotOurs, Look(k.Root, time.Now()))
 	}
 	// kubeadm may have outlived an agent that was restarted: then wait for it.
 	underway, err := k.Units.Activating(ctx, r.unit)
@@ -187,6 +190,12 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 		return err
 	}
 	if err := r.verify(ctx); err != nil {
+		return err
+	}
+	// kubeadm and kubelet do not fsync what they write. A power loss within the
+	// half minute that the kernel takes to write back left an empty kubelet.conf
+	// on a node that the journal called done (seen in test/e2e).
+	if err := k.Flush(k.path(layout.Kubernetes), k.path(layout.KubeletData), k.path(layout.EtcdData)); err != nil {
 		return err
 	}
 	if err := k.Journal.Finish(r.journal); err != nil {

@@ -28,10 +28,11 @@ type host struct {
 	journal map[string]string
 	api     *server
 	a       Authorities
+	flushed []string // directories, since the last start of a unit
 }
 
 func (h *host) Start(_ context.Context, unit string) error {
-	h.started = append(h.started, unit)
+	h.started, h.flushed = append(h.started, unit), nil
 	if err := h.fail[unit]; err != nil {
 		h.leave(layout.AdminConf, "torn")
 		return err
@@ -90,15 +91,28 @@ func (h *host) leave(path, text string) {
 // journal adapts the host to Journal, whose Start has another shape than Units'.
 type journal struct{ *host }
 
-func (j journal) Start(step string) error  { j.journal[step] = "started"; return nil }
-func (j journal) Finish(step string) error { j.journal[step] = "done"; return nil }
+func (j journal) Start(step string) error { j.journal[step] = "started"; return nil }
+
+// Finish must not claim what a power loss would take away: kubeadm and kubelet
+// write without fsync.
+func (j journal) Finish(step string) error {
+	for _, dir := range []string{layout.Kubernetes, layout.KubeletData, layout.EtcdData} {
+		if !slices.Contains(j.flushed, filepath.Join(j.root, dir)) {
+			j.t.Errorf("%s is done in the journal before %s was flushed", step, dir)
+		}
+	}
+	j.journal[step] = "done"
+	return nil
+}
+
+func (h *host) flush(dirs ...string) error { h.flushed = append(h.flushed, dirs...); return nil }
 
 var self = plan.Node{Name: "cp1", Private: netip.MustParseAddr("10.99.14.9"), Endpoint: "147.75.194.92:6443"}
 
 func setUp(t *testing.T) (*Kubeadm, *host) {
 	t.Helper()
 	h := &host{t: t, root: t.TempDir(), active: map[string]bool{}, running: map[string]bool{}, fail: map[string]error{}, journal: map[string]string{}}
-	k := &Kubeadm{Cluster: seeds(), Units: h, Journal: journal{h}, Write: write, Root: h.root}
+	k := &Kubeadm{Cluster: seeds(), Units: h, Journal: journal{h}, Write: write, Flush: h.flush, Root: h.root}
 	for _, d := range []string{layout.PKI, layout.Run} {
 		if err := os.MkdirAll(filepath.Join(h.root, d), 0o700); err != nil {
 			t.Fatal(err)

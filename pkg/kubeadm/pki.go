@@ -182,7 +182,7 @@ func Lay(a Authorities, dir string, write WriteFile) (changed bool, err error) {
 			return false, fmt.Errorf("looking for an authority in place: %w", err)
 		}
 		if !bytes.Equal(bytes.TrimSpace(have), bytes.TrimSpace(a.files[p.cert])) {
-			return false, fmt.Errorf("%s is another authority (%s) than this cluster's (%s): this server was part of another cluster; clear it with bootstrap reset",
+			return false, fmt.Errorf("%s is another authority (%s) than this cluster's (%s): this server was part of another cluster; reinstall it",
 				filepath.Join(dir, p.cert), hashOf(have), hashOf(a.files[p.cert]))
 		}
 	}

@@ -146,7 +146,7 @@ func TestLay(t *testing.T) {
 		t.Errorf("an empty key was not mended: %t, %v", changed, err)
 	}
 	_, err := Lay(authorities(t), dir, write)
-	if err == nil || !strings.Contains(err.Error(), "bootstrap reset") || !strings.Contains(err.Error(), a.CAHash()) {
+	if err == nil || !strings.Contains(err.Error(), "reinstall it") || !strings.Contains(err.Error(), a.CAHash()) {
 		t.Errorf("another cluster's authorities: %v", err)
 	}
 }

@@ -34,6 +34,8 @@ const (
 	AnnouncePlan   = "/run/muster/announce.json" // 0600: holds MD5 passwords
 	AnnounceSock   = "/run/muster/announce.sock"
 	KubeadmPatches = "/etc/kubernetes/patches"
+	Kubernetes     = "/etc/kubernetes"
+	KubeletData    = "/var/lib/kubelet"
 	KubernetesPKI  = "/etc/kubernetes/pki"
 	Manifests      = "/etc/kubernetes/manifests"
 	AdminConf      = "/etc/kubernetes/admin.conf"

@@ -1,0 +1,351 @@
+// Package e2e forms real clusters: servers with systemd, cloud-init, containerd
+// and kubeadm boot with rendered user-data, and the tests look at them from
+// outside. make e2e runs it (MUSTER_E2E=1, root).
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/test/rig"
+)
+
+// TestThreeControlPlanesTwoWorkers is the main job, and what must hold after it.
+func TestThreeControlPlanesTwoWorkers(t *testing.T) {
+	c := form(t, 3, 2)
+	c.bootAll()
+	c.awaitReady(6 * time.Minute)
+
+	t.Run("nodes through the Elastic IP", func(t *testing.T) { testNodes(t, c) })
+	t.Run("etcd has three members", func(t *testing.T) { testEtcd(t, c, 3) })
+	t.Run("three next hops at both routers", func(t *testing.T) { testNextHops(t, c, 3) })
+	t.Run("lo and routes as planned", func(t *testing.T) { testNetwork(t, c) })
+	t.Run("one server ran kubeadm init", func(t *testing.T) { testOneInit(t, c) })
+	t.Run("kubeadm-init by hand is refused", func(t *testing.T) { testInitRefused(t, c) })
+	t.Run("status from a worker", func(t *testing.T) { testStatus(t, c) })
+	t.Run("an agent's restart moves no route", func(t *testing.T) { testAgentRestart(t, c) })
+	t.Run("a dead API server is withdrawn", func(t *testing.T) { testWithdrawal(t, c) })
+	t.Run("all off and on again", func(t *testing.T) { testAllOffAndOn(t, c) })
+}
+
+func TestOtherShapes(t *testing.T) {
+	for _, shape := range []struct{ controlPlanes, workers int }{{1, 0}, {1, 1}, {3, 0}} {
+		t.Run(fmt.Sprintf("%d+%d", shape.controlPlanes, shape.workers), func(t *testing.T) {
+			c := form(t, shape.controlPlanes, shape.workers)
+			c.bootAll()
+			c.awaitReady(6 * time.Minute)
+			testNodes(t, c)
+			testEtcd(t, c, shape.controlPlanes)
+			testNextHops(t, c, shape.controlPlanes)
+			testOneInit(t, c)
+		})
+	}
+}
+
+// A server that is powered off in the middle of the formation, and on again, ends
+// in the same cluster: the leader during kubeadm init, and a control plane while
+// it joins.
+func TestPowerLossWhileForming(t *testing.T) {
+	for _, victim := range []struct{ name, phase string }{{"the leader", "initialising"}, {"a joiner", "joining"}} {
+		t.Run(victim.name, func(t *testing.T) {
+			c := form(t, 3, 0)
+			c.bootAll()
+			s := c.awaitPhase(victim.phase, "control-plane", 3*time.Minute)
+			t.Logf("power loss at %s, which is %s", s.Name, victim.phase)
+			c.must(s.PowerLoss(c.ctx))
+			c.must(s.Boot(c.ctx))
+			c.awaitReady(8 * time.Minute)
+			testNodes(t, c)
+			testEtcd(t, c, 3)
+			testOneInit(t, c)
+		})
+	}
+}
+
+func testNodes(t *testing.T, c *formation) {
+	c.t = t
+	var want []string
+	for _, s := range c.servers {
+		want = append(want, fmt.Sprintf("%s control-plane=%v ready=true %s", s.Name, strings.HasPrefix(s.Name, "cp"), s.Addr))
+	}
+	slices.Sort(want)
+	// Ready is what the agents saw; a node that just joined may lack its label for
+	// a moment.
+	c.eventually(time.Minute, "all nodes through the Elastic IP", func() error {
+		nodes, err := c.rig.Nodes(c.ctx)
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, n := range nodes {
+			got = append(got, fmt.Sprintf("%s control-plane=%v ready=%v %s", n.Name, n.ControlPlane, n.Ready, n.InternalIP))
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("got %q, expected %q", got, want)
+		}
+		return nil
+	})
+}
+
+func testEtcd(t *testing.T, c *formation, want int) {
+	const keys = "/etc/kubernetes/pki/etcd/"
+	out, err := c.servers[0].Exec(c.ctx, "curl", "-sS", "--fail", "-d", "{}",
+		"--cacert", keys+"ca.crt", "--cert", keys+"healthcheck-client.crt", "--key", keys+"healthcheck-client.key",
+		"https://127.0.0.1:2379/v3/cluster/member/list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Members []struct {
+			Name      string
+			IsLearner bool
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list.Members {
+		if m.IsLearner {
+			t.Errorf("etcd member %s is a learner", m.Name)
+		}
+	}
+	if len(list.Members) != want {
+		t.Errorf("etcd has %d members, expected %d: %v", len(list.Members), want, list.Members)
+	}
+}
+
+func testNextHops(t *testing.T, c *formation, want int) {
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	var planes []netip.Addr
+	for _, s := range c.servers[:want] {
+		planes = append(planes, s.Addr)
+	}
+	slices.SortFunc(planes, netip.Addr.Compare)
+	c.t = t
+	c.eventually(30*time.Second, "the routers to know every control plane", func() error {
+		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(hops, planes) {
+			return fmt.Errorf("next hops of %s are %v, expected %v", eip, hops, planes)
+		}
+		for router := range rig.Routers {
+			hops, err := c.rig.ToR().RouterNextHops(c.ctx, router, eip)
+			if err != nil {
+				return err
+			}
+			if !slices.Equal(hops, planes) {
+				return fmt.Errorf("router %s: next hops of %s are %v, expected %v", rig.Routers[router], eip, hops, planes)
+			}
+		}
+		return nil
+	})
+}
+
+// testNetwork reads lo and the routing table of every server as ip -j shows them.
+func testNetwork(t *testing.T, c *formation) {
+	for _, s := range c.servers {
+		plane := strings.HasPrefix(s.Name, "cp")
+		var links []struct {
+			AddrInfo []struct {
+				Local, Scope, Label string
+				Prefixlen           int
+			} `json:"addr_info"`
+		}
+		c.execJSON(t, s, &links, "ip", "-j", "addr", "show", "lo")
+		found := ""
+		for _, l := range links {
+			for _, a := range l.AddrInfo {
+				if a.Local == rig.ElasticIP.String() {
+					found = fmt.Sprintf("%s/%d scope %s label %s", a.Local, a.Prefixlen, a.Scope, a.Label)
+				}
+			}
+		}
+		want := ""
+		if plane {
+			want = rig.ElasticIP.String() + "/32 scope host label lo:muster"
+		}
+		if found != want {
+			t.Errorf("%s: Elastic IP on lo is %q, expected %q", s.Name, found, want)
+		}
+		var routes []struct {
+			Dst, Gateway, Prefsrc, Protocol string
+		}
+		c.execJSON(t, s, &routes, "ip", "-j", "route")
+		for _, router := range rig.Routers {
+			ok := slices.ContainsFunc(routes, func(r struct{ Dst, Gateway, Prefsrc, Protocol string }) bool {
+				return r.Dst == router.String() && r.Gateway == s.Gateway.String() && r.Prefsrc == s.Addr.String() && (r.Protocol == "201" || r.Protocol == "muster")
+			})
+			if !ok {
+				t.Errorf("%s: no route to %s via %s src %s proto muster in %v", s.Name, router, s.Gateway, s.Addr, routes)
+			}
+		}
+	}
+}
+
+// testOneInit counts by the journals of kubeadm itself, over all boots.
+func testOneInit(t *testing.T, c *formation) {
+	var ran []string
+	for _, s := range c.servers {
+		journal, err := s.Journal(c.ctx, "kubeadm-init.service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(journal, "Using Kubernetes version") {
+			ran = append(ran, s.Name)
+		}
+	}
+	if len(ran) != 1 {
+		t.Errorf("kubeadm init ran on %v, expected exactly one server", ran)
+	}
+}
+
+func testInitRefused(t *testing.T, c *formation) {
+	for _, s := range c.servers {
+		if c.status(s).Decree.Leader == c.status(s).Inst {
+			continue
+		}
+		if _, err := s.Exec(c.ctx, "systemctl", "start", "kubeadm-init.service"); err == nil {
+			t.Errorf("%s: systemctl start kubeadm-init succeeded", s.Name)
+		}
+		journal, err := s.Journal(c.ctx, "kubeadm-init.service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"status=78", "a second kubeadm init would make a second cluster"} {
+			if !strings.Contains(journal, want) {
+				t.Errorf("%s: the journal of kubeadm-init lacks %q:\n%s", s.Name, want, journal)
+			}
+		}
+		if _, err := s.Exec(c.ctx, "systemctl", "reset-failed", "kubeadm-init.service"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func testStatus(t *testing.T, c *formation) {
+	worker := c.servers[len(c.servers)-1]
+	table, err := worker.Exec(c.ctx, "bootstrap", "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", table)
+	list := c.statusList(worker)
+	if len(list) != len(c.servers) {
+		t.Errorf("status on %s lists %d servers, expected %d", worker.Name, len(list), len(c.servers))
+	}
+	for _, s := range list {
+		if s.Phase != "ready" || s.Problem != "" || s.Decree.State != "sealed" {
+			t.Errorf("status of %s: phase %s, problem %q, decree %q", s.Name, s.Phase, s.Problem, s.Decree.State)
+		}
+		if s.Role == "control-plane" {
+			if len(s.Network.ElasticIPs) != 1 || len(s.Network.Peers) != len(rig.Routers) {
+				t.Errorf("status of %s: Elastic IPs %v, BGP peers %v", s.Name, s.Network.ElasticIPs, s.Network.Peers)
+			}
+			for _, p := range s.Network.Peers {
+				if p.State != "established" {
+					t.Errorf("status of %s: session to %s is %s: %s", s.Name, p.Address, p.State, p.Reason)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"cp1", "w1"} {
+		if !strings.Contains(table, name) {
+			t.Errorf("the table lacks %s:\n%s", name, table)
+		}
+	}
+}
+
+// testAgentRestart watches the routers' table while an agent is killed.
+func testAgentRestart(t *testing.T, c *formation) {
+	s := c.servers[0]
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	before, err := c.rig.ToR().NextHops(c.ctx, eip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Exec(c.ctx, "systemctl", "kill", "--kill-whom=main", "-s", "KILL", "muster.service"); err != nil {
+		t.Fatal(err)
+	}
+	c.t = t
+	deadline := time.Now().Add(15 * time.Second)
+	back := false
+	for time.Now().Before(deadline) && !back {
+		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(hops, before) {
+			t.Fatalf("the agent of %s was killed: next hops were %v and are %v", s.Name, before, hops)
+		}
+		_, err = s.Exec(c.ctx, "bootstrap", "status", "-o", "json")
+		back = err == nil
+		c.pause(200 * time.Millisecond)
+	}
+	if !back {
+		t.Errorf("the agent of %s did not come back", s.Name)
+	}
+	c.awaitReady(time.Minute)
+}
+
+// testWithdrawal stops one API server for good and expects its route to go within
+// the budget of 3 s, and to come back when it does.
+func testWithdrawal(t *testing.T, c *formation) {
+	c.t = t
+	s := c.servers[0]
+	const manifest, aside = "/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/kube-apiserver.yaml"
+	pid, err := s.Exec(c.ctx, "pgrep", "-x", "kube-apiserver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Exec(c.ctx, "mv", manifest, aside); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Exec(c.ctx, "kill", "-KILL", strings.TrimSpace(pid)); err != nil {
+		t.Fatal(err)
+	}
+	dead := time.Now()
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	c.eventually(10*time.Second, "the route of "+s.Name+" to go", func() error {
+		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+		if err == nil && slices.Contains(hops, s.Addr) {
+			err = fmt.Errorf("next hops are still %v", hops)
+		}
+		return err
+	})
+	took := time.Since(dead)
+	t.Logf("API server of %s killed: route gone after %s", s.Name, took.Round(10*time.Millisecond))
+	if took > 3*time.Second {
+		t.Errorf("the route went after %s, the budget is 3 s", took)
+	}
+	c.kubectl("get", "--raw", "/readyz") // through the others
+	if _, err := s.Exec(c.ctx, "mv", aside, manifest); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually(3*time.Minute, "the route of "+s.Name+" to come back", func() error {
+		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+		if err == nil && !slices.Contains(hops, s.Addr) {
+			err = fmt.Errorf("next hops are %v", hops)
+		}
+		return err
+	})
+}
+
+func testAllOffAndOn(t *testing.T, c *formation) {
+	c.t = t
+	c.each(func(ctx context.Context, s *rig.Server) error { return s.PowerLoss(ctx) })
+	c.bootAll()
+	c.awaitReady(5 * time.Minute)
+	testNodes(t, c)
+	testEtcd(t, c, 3)
+	testNextHops(t, c, 3)
+	testOneInit(t, c)
+}

@@ -1,0 +1,247 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/rig"
+	"golang.org/x/sync/errgroup"
+)
+
+// formation is one cluster under test.
+type formation struct {
+	t       *testing.T // of the part that runs now
+	ctx     context.Context
+	rig     *rig.Rig
+	image   rig.Image
+	servers []*rig.Server // cp1, cp2, …, w1, w2, …
+}
+
+// form makes the servers, switched off, with the same rendered user-data.
+func form(t *testing.T, controlPlanes, workers int) *formation {
+	t.Helper()
+	image := testImage(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+	t.Cleanup(cancel)
+	dir := filepath.Join(t.TempDir(), "rig")
+	r, err := rig.New(ctx, rig.Options{Name: fmt.Sprintf("e2e%d", os.Getpid()), Dir: dir, Image: image})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &formation{t: t, ctx: ctx, rig: r, image: image}
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.explain(t)
+		}
+		if err := rig.Destroy(context.WithoutCancel(ctx), dir, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	c.servers, err = r.AddCluster(ctx, userdataBinary(t), rig.Cluster{Servers: controlPlanes + workers, ControlPlanes: controlPlanes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// testImage is what the servers boot; make e2e built it.
+func testImage(t *testing.T) rig.Image {
+	t.Helper()
+	if os.Getenv("MUSTER_E2E") == "" {
+		t.Skip("MUSTER_E2E is not set: make e2e runs the tests with real servers")
+	}
+	var image rig.Image
+	data, err := os.ReadFile(os.Getenv("MUSTER_IMAGE"))
+	if err == nil {
+		err = json.Unmarshal(data, &image)
+	}
+	if err != nil {
+		t.Fatalf("MUSTER_IMAGE must name the file that make e2e writes: %v", err)
+	}
+	return image
+}
+
+// userdataBinary is bin/userdata of this tree.
+func userdataBinary(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../bin/userdata")
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		t.Fatalf("make build makes the generator: %v", err)
+	}
+	return path
+}
+
+func (c *formation) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// each does something to all servers at once.
+func (c *formation) each(do func(context.Context, *rig.Server) error) {
+	c.t.Helper()
+	all, ctx := errgroup.WithContext(c.ctx)
+	for _, s := range c.servers {
+		all.Go(func() error { return do(ctx, s) })
+	}
+	c.must(all.Wait())
+}
+
+func (c *formation) bootAll() {
+	c.t.Helper()
+	c.each(func(ctx context.Context, s *rig.Server) error { return s.Boot(ctx) })
+}
+
+// pause waits between two looks.
+func (c *formation) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-c.ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// eventually looks until there is no error, at most for limit.
+func (c *formation) eventually(limit time.Duration, what string, look func() error) {
+	c.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := look()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) || c.ctx.Err() != nil {
+			c.t.Fatalf("waited %s for %s: %v", limit, what, err)
+		}
+		c.pause(100 * time.Millisecond)
+	}
+}
+
+// statusList is bootstrap status -o json on one server.
+func (c *formation) statusList(s *rig.Server) []member.Status {
+	c.t.Helper()
+	list, err := readStatus(c.ctx, s)
+	c.must(err)
+	return list
+}
+
+func readStatus(ctx context.Context, s *rig.Server) ([]member.Status, error) {
+	out, err := s.Exec(ctx, "bootstrap", "status", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct{ Servers []member.Status }
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		return nil, err
+	}
+	return list.Servers, nil
+}
+
+// status is what a server says of itself.
+func (c *formation) status(s *rig.Server) member.Status {
+	c.t.Helper()
+	for _, one := range c.statusList(s) {
+		if one.Name == s.Name {
+			return one
+		}
+	}
+	c.t.Fatalf("status on %s does not list it", s.Name)
+	return member.Status{}
+}
+
+// awaitReady waits until every server calls itself ready and Kubernetes agrees.
+func (c *formation) awaitReady(limit time.Duration) {
+	c.t.Helper()
+	began := time.Now()
+	for _, s := range c.servers {
+		c.eventually(limit-time.Since(began), s.Name+" to be ready", func() error {
+			list, err := readStatus(c.ctx, s)
+			if err != nil {
+				return err
+			}
+			for _, one := range list {
+				if one.Name == s.Name && one.Phase != member.Ready {
+					return fmt.Errorf("it is %s, waits for %q, problem %q", one.Phase, one.Waiting, one.Problem)
+				}
+			}
+			return nil
+		})
+	}
+	c.t.Logf("all %d servers ready after %s", len(c.servers), time.Since(began).Round(100*time.Millisecond))
+}
+
+// awaitPhase returns the first server of a role that is in a phase.
+func (c *formation) awaitPhase(phase, role string, limit time.Duration) *rig.Server {
+	c.t.Helper()
+	var found *rig.Server
+	c.eventually(limit, "a server in phase "+phase, func() error {
+		for _, s := range c.servers {
+			list, err := readStatus(c.ctx, s)
+			if err != nil {
+				continue // not up yet
+			}
+			for _, one := range list {
+				if one.Name == s.Name && string(one.Phase) == phase && string(one.Role) == role {
+					found = s
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("none is")
+	})
+	return found
+}
+
+// kubectl asks through the Elastic IP, from behind the routers.
+func (c *formation) kubectl(args ...string) string {
+	c.t.Helper()
+	var out string
+	c.eventually(time.Minute, "kubectl "+strings.Join(args, " "), func() (err error) {
+		out, err = c.rig.Kubectl(c.ctx, args...)
+		return err
+	})
+	return out
+}
+
+func (c *formation) execJSON(t *testing.T, s *rig.Server, into any, argv ...string) {
+	t.Helper()
+	out, err := s.Exec(c.ctx, argv...)
+	if err == nil {
+		err = json.Unmarshal([]byte(out), into)
+	}
+	if err != nil {
+		t.Fatalf("%s on %s: %v", strings.Join(argv, " "), s.Name, err)
+	}
+}
+
+// explain shows what a person would look at after a failure.
+func (c *formation) explain(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), time.Minute)
+	defer cancel()
+	for _, s := range c.servers {
+		if !s.Running() {
+			t.Logf("%s is off", s.Name)
+			continue
+		}
+		for _, argv := range [][]string{
+			{"bootstrap", "status"},
+			{"systemctl", "--no-pager", "--failed"},
+			{"journalctl", "--no-pager", "-o", "cat", "-n", "60", "-u", "muster", "-u", "muster-fetch", "-u", "kubeadm-init", "-u", "kubeadm-join", "-u", "muster-directory", "-u", "muster-announce"},
+		} {
+			out, err := s.Exec(ctx, argv...)
+			t.Logf("%s: %s (%v)\n%s", s.Name, strings.Join(argv, " "), err, out)
+		}
+	}
+}

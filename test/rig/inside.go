@@ -80,7 +80,7 @@ func (s *Server) Command(argv []string, env ...string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	enter := []string{"nsenter", "-t", strconv.Itoa(leader.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--", "env", "-i"}
+	enter := []string{"nsenter", "-t", strconv.Itoa(leader.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--", "env", "-i"}
 	enter = append(append(enter, environment...), env...)
 	return append(enter, argv...), nil
 }

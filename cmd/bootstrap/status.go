@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
-	"os"
+	"net/url"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,7 +27,7 @@ Examples:
   bootstrap status                       # a table of all servers, from any of them
   bootstrap status -o json | jq '.servers[] | select(.phase != "ready")'
 
-Exit codes: 0 done, 69 the agent does not answer (journalctl -u muster says why).
+Exit codes: 0 done, 69 the agent does not answer (journalctl -u muster says why), 77 not root.
 `
 
 // serverList is what status -o json prints. Version 1 (docs/formats.md).
@@ -45,6 +47,9 @@ func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) erro
 		return flags.wrong(fmt.Errorf("-o %q: expected table or json", *output))
 	}
 	list, err := readStatus(ctx, *socket)
+	if errors.Is(err, fs.ErrPermission) {
+		return exitError{exitPermission, err}
+	}
 	if err != nil {
 		return exitError{exitUnavailable, err}
 	}
@@ -53,7 +58,7 @@ func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) erro
 		enc.SetIndent("", "  ")
 		return enc.Encode(list)
 	}
-	return writeTable(stdout, list.Servers, time.Now())
+	return writeTable(stdout, list.Servers)
 }
 
 func readStatus(ctx context.Context, socket string) (serverList, error) {
@@ -73,41 +78,52 @@ func readStatus(ctx context.Context, socket string) (serverList, error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		if os.IsPermission(err) {
-			return list, fmt.Errorf("asking the agent at %s: %w (run as root)", socket, err)
+		var told *url.Error // its address means nothing to a person
+		if errors.As(err, &told) {
+			err = told.Err
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return list, fmt.Errorf("asking the agent at %s: %w (run this as root)", socket, err)
 		}
 		return list, fmt.Errorf("the agent does not answer at %s: %w (systemctl status muster; journalctl -u muster -u muster-fetch)", socket, err)
 	}
 	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return list, fmt.Errorf("the agent at %s answers %s, expected 200 OK: it is of another version than this program; systemctl restart muster", socket, response.Status)
+	}
 	if err := json.NewDecoder(response.Body).Decode(&list); err != nil {
 		return list, fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	if list.Version != statusVersion {
+		return list, fmt.Errorf("the agent at %s speaks version %d of status, this program %d; systemctl restart muster", socket, list.Version, statusVersion)
 	}
 	return list, nil
 }
 
 // writeTable prints one line a server, and under the table a line for each that
 // waits or has a problem: a serial console is 80 columns wide, sentences are not.
-func writeTable(w io.Writer, servers []member.Status, now time.Time) error {
+func writeTable(w io.Writer, servers []member.Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tADDRESS\tROLE\tPHASE\tSINCE\tDECREE\tVOTES\tELASTIC IP")
 	for _, s := range servers {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			cmp.Or(s.Name, "?"), address(s), cmp.Or(string(s.Role), "-"), cmp.Or(string(s.Phase), "?"),
-			since(s, now), decree(s.Decree), votes(s.Decree), elasticIPs(s))
+			since(s), decree(s.Decree), votes(s.Decree), elasticIPs(s))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, s := range servers {
+		name := cmp.Or(s.Name, "?")
 		if s.Waiting != "" {
-			fmt.Fprintf(w, "%s waits for %s\n", cmp.Or(s.Name, "?"), s.Waiting)
+			fmt.Fprintf(w, "%s waits: %s\n", name, oneLine(s.Waiting))
 		}
 		if s.Problem != "" {
-			fmt.Fprintf(w, "%s: %s\n", cmp.Or(s.Name, "?"), s.Problem)
+			fmt.Fprintf(w, "%s: %s\n", name, oneLine(s.Problem))
 		}
 		for _, p := range s.Network.Peers {
 			if p.State != "established" {
-				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", s.Name, p.Address, p.State, p.Reason)
+				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, p.State, oneLine(cmp.Or(p.Reason, "no reason yet")))
 			}
 		}
 	}
@@ -121,11 +137,19 @@ func address(s member.Status) string {
 	return s.Address.String()
 }
 
-func since(s member.Status, now time.Time) string {
-	if s.Since.IsZero() {
+// oneLine keeps a sentence with the server that it is about: several errors come
+// on several lines.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// since is how long a server is in its phase. Both times are of that server's
+// clock, which may differ from this one's until NTP runs.
+func since(s member.Status) string {
+	if s.Since.IsZero() || s.Time.IsZero() {
 		return "-"
 	}
-	return now.Sub(s.Since).Truncate(time.Second).String()
+	return s.Time.Sub(s.Since).Truncate(time.Second).String()
 }
 
 func decree(d member.Decree) string {

@@ -52,8 +52,8 @@ type Member struct {
 // Status is what one server says of itself.
 type Status struct {
 	Member
-	Since   time.Time `json:"since"`             // when this phase began, server's clock
-	Time    time.Time `json:"time"`              // the server's clock when it answered
+	Since   time.Time `json:"since,omitzero"`    // when this phase began, server's clock
+	Time    time.Time `json:"time,omitzero"`     // the server's clock when it answered
 	Waiting string    `json:"waiting,omitempty"` // what it waits for, why, and what the operator may do
 	Problem string    `json:"problem,omitempty"` // the last error, a sentence
 	// Decree is what this server knows to be decided.

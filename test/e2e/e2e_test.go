@@ -8,17 +8,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mustermetal/muster/test/rig"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 // TestThreeControlPlanesTwoWorkers is the main job, and what must hold after it.
 func TestThreeControlPlanesTwoWorkers(t *testing.T) {
-	c := form(t, 3, 2)
+	c := form(t, shape{controlPlanes: 3, workers: 2})
 	c.bootAll()
 	c.awaitReady(6 * time.Minute)
 
@@ -28,6 +32,7 @@ func TestThreeControlPlanesTwoWorkers(t *testing.T) {
 	t.Run("lo and routes as planned", func(t *testing.T) { testNetwork(t, c) })
 	t.Run("one server ran kubeadm init", func(t *testing.T) { testOneInit(t, c) })
 	t.Run("kubeadm-init by hand is refused", func(t *testing.T) { testInitRefused(t, c) })
+	t.Run("no secret is shown", func(t *testing.T) { testSecrets(t, c) })
 	t.Run("status from a worker", func(t *testing.T) { testStatus(t, c) })
 	t.Run("an agent's restart moves no route", func(t *testing.T) { testAgentRestart(t, c) })
 	t.Run("a dead API server is withdrawn", func(t *testing.T) { testWithdrawal(t, c) })
@@ -35,17 +40,38 @@ func TestThreeControlPlanesTwoWorkers(t *testing.T) {
 }
 
 func TestOtherShapes(t *testing.T) {
-	for _, shape := range []struct{ controlPlanes, workers int }{{1, 0}, {1, 1}, {3, 0}} {
-		t.Run(fmt.Sprintf("%d+%d", shape.controlPlanes, shape.workers), func(t *testing.T) {
-			c := form(t, shape.controlPlanes, shape.workers)
+	for _, s := range []shape{{controlPlanes: 1, fetch: true}, {controlPlanes: 1, workers: 1}, {controlPlanes: 3}} {
+		t.Run(s.String(), func(t *testing.T) {
+			c := form(t, s)
 			c.bootAll()
 			c.awaitReady(6 * time.Minute)
 			testNodes(t, c)
-			testEtcd(t, c, shape.controlPlanes)
-			testNextHops(t, c, shape.controlPlanes)
+			testEtcd(t, c, s.controlPlanes)
+			testNextHops(t, c, s.controlPlanes)
 			testOneInit(t, c)
 		})
 	}
+}
+
+// A metadata document without bgp_neighbors is not taken: the server says what is
+// missing, asks again, and goes on when it is there.
+func TestMetadataComesLate(t *testing.T) {
+	c := form(t, shape{controlPlanes: 1})
+	s := c.servers[0]
+	c.must(s.FailMetadata(metadata.Fault{Kind: metadata.NoBGP}))
+	c.bootAll()
+	c.eventually(time.Minute, "status to say what the metadata lacks", func() error {
+		list, err := readStatus(c.ctx, s)
+		if err != nil {
+			return err
+		}
+		if got := list[0]; got.Phase != "metadata" || !strings.Contains(got.Problem, "bgp_neighbors") {
+			return fmt.Errorf("phase %s, problem %q", got.Phase, got.Problem)
+		}
+		return nil
+	})
+	c.must(s.FailMetadata(metadata.Fault{}))
+	c.awaitReady(4 * time.Minute)
 }
 
 // A server that is powered off in the middle of the formation, and on again, ends
@@ -54,7 +80,7 @@ func TestOtherShapes(t *testing.T) {
 func TestPowerLossWhileForming(t *testing.T) {
 	for _, victim := range []struct{ name, phase string }{{"the leader", "initialising"}, {"a joiner", "joining"}} {
 		t.Run(victim.name, func(t *testing.T) {
-			c := form(t, 3, 0)
+			c := form(t, shape{controlPlanes: 3})
 			c.bootAll()
 			s := c.awaitPhase(victim.phase, "control-plane", 3*time.Minute)
 			t.Logf("power loss at %s, which is %s", s.Name, victim.phase)
@@ -230,6 +256,38 @@ func testInitRefused(t *testing.T, c *formation) {
 		}
 	}
 }
+
+// testSecrets looks for the cluster's secret, the routers' password and keys where
+// they must not be: journals, command lines, environments, status.
+func testSecrets(t *testing.T, c *formation) {
+	c.t = t
+	secret, err := os.ReadFile(filepath.Join(c.rig.Dir(), "cluster.secret"))
+	c.must(err)
+	secrets := map[string]string{"the cluster's secret": strings.TrimSpace(string(secret)), "a private key": "PRIVATE KEY"}
+	for _, s := range c.servers {
+		for where, script := range map[string]string{
+			"journal": "journalctl --no-pager -o cat", "command lines": "cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
+			"environments": "cat /proc/[0-9]*/environ | tr '\\0' ' '", "status": "bootstrap status -o json",
+		} {
+			out, err := s.Exec(c.ctx, "sh", "-c", script+" 2>/dev/null || true")
+			c.must(err)
+			if len(out) == 0 {
+				t.Errorf("%s: %s is empty: nothing was looked at", s.Name, where)
+			}
+			for what, value := range secrets {
+				if strings.Contains(out, value) {
+					t.Errorf("%s: %s is in %s", s.Name, what, where)
+				}
+			}
+			if token := bootstrapToken.FindString(out); token != "" {
+				t.Errorf("%s: a bootstrap token is in %s", s.Name, where)
+			}
+		}
+	}
+}
+
+// bootstrapToken has the form of kubeadm's tokens.
+var bootstrapToken = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 
 func testStatus(t *testing.T, c *formation) {
 	worker := c.servers[len(c.servers)-1]

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,22 +21,47 @@ type formation struct {
 	t       *testing.T // of the part that runs now
 	ctx     context.Context
 	rig     *rig.Rig
-	image   rig.Image
 	servers []*rig.Server // cp1, cp2, …, w1, w2, …
 }
 
+// shape is what form makes.
+type shape struct {
+	controlPlanes, workers int
+	// fetch has the servers fetch the agent by muster-fetch; else it is baked into
+	// their image.
+	fetch bool
+}
+
+func (s shape) String() string {
+	text := fmt.Sprintf("%d+%d", s.controlPlanes, s.workers)
+	if s.fetch {
+		text += " fetching the agent"
+	}
+	return text
+}
+
 // form makes the servers, switched off, with the same rendered user-data.
-func form(t *testing.T, controlPlanes, workers int) *formation {
+func form(t *testing.T, s shape) *formation {
 	t.Helper()
 	image := testImage(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes}
+	agent := binary(t, "bootstrap")
+	if s.fetch {
+		image.Lower = image.Lower[1:] // the topmost layer is what bootstrap bake laid in
+		data, err := os.ReadFile(agent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec.AgentSHA256 = fmt.Sprintf("%x", sha256.Sum256(data))
+	}
 	dir := filepath.Join(t.TempDir(), "rig")
 	r, err := rig.New(ctx, rig.Options{Name: fmt.Sprintf("e2e%d", os.Getpid()), Dir: dir, Image: image})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &formation{t: t, ctx: ctx, rig: r, image: image}
+	c := &formation{t: t, ctx: ctx, rig: r}
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.explain(t)
@@ -44,10 +70,11 @@ func form(t *testing.T, controlPlanes, workers int) *formation {
 			t.Error(err)
 		}
 	})
-	c.servers, err = r.AddCluster(ctx, userdataBinary(t), rig.Cluster{Servers: controlPlanes + workers, ControlPlanes: controlPlanes})
-	if err != nil {
-		t.Fatal(err)
+	if s.fetch {
+		c.must(os.Link(agent, filepath.Join(r.Files(), "bootstrap")))
 	}
+	c.servers, err = r.AddCluster(ctx, binary(t, "userdata"), spec)
+	c.must(err)
 	return c
 }
 
@@ -68,15 +95,15 @@ func testImage(t *testing.T) rig.Image {
 	return image
 }
 
-// userdataBinary is bin/userdata of this tree.
-func userdataBinary(t *testing.T) string {
+// binary is a program of this tree.
+func binary(t *testing.T, name string) string {
 	t.Helper()
-	path, err := filepath.Abs("../../bin/userdata")
+	path, err := filepath.Abs(filepath.Join("../../bin", name))
 	if err == nil {
 		_, err = os.Stat(path)
 	}
 	if err != nil {
-		t.Fatalf("make build makes the generator: %v", err)
+		t.Fatalf("make build makes the program: %v", err)
 	}
 	return path
 }

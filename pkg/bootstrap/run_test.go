@@ -46,6 +46,7 @@ func (w *world) formed(limit time.Duration, names ...string) {
 			}
 		}
 		if len(waiting) == 0 {
+			synctest.Wait() // for what a node does beside becoming ready
 			return
 		}
 		if time.Now().After(deadline) {

@@ -39,9 +39,9 @@ test: build ## vet and test everything that needs no servers
 	echo "make test: go vet" >&2
 	go vet ./...
 	echo "make test: go test" >&2
-	go test ./...
+	go test -timeout 5m ./...
 	echo "make test: go test -race" >&2
-	env -u CGO_CFLAGS -u CGO_LDFLAGS -u CC GOFLAGS= CGO_ENABLED=1 go test -race $(RACE)
+	env -u CGO_CFLAGS -u CGO_LDFLAGS -u CC GOFLAGS= CGO_ENABLED=1 go test -race -timeout 5m $(RACE)
 
 image: root build ## build the disk of the test servers (cold: about 10 minutes)
 	tools/need.sh e2e

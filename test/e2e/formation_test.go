@@ -199,11 +199,11 @@ func (c *formation) awaitReady(limit time.Duration) {
 				return err
 			}
 			for _, one := range list {
-				if one.Name == s.Name && one.Phase != member.Ready {
-					return fmt.Errorf("it is %s, waits for %q, problem %q", one.Phase, one.Waiting, one.Problem)
+				if one.Name == s.Name && one.Phase == member.Ready {
+					return nil
 				}
 			}
-			return nil
+			return fmt.Errorf("bootstrap status there says %+v", list)
 		})
 	}
 	c.t.Logf("all %d servers ready after %s", len(c.servers), time.Since(began).Round(100*time.Millisecond))

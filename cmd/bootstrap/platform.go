@@ -15,7 +15,6 @@ import (
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/identity"
-	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/metadata"
 )
 
@@ -23,49 +22,62 @@ import (
 // service is down.
 type platform struct {
 	cluster cluster.Cluster
-	log     *slog.Logger
+	file    string // the copy, layout.Device on a server
+	// patience is how long a server that has a copy waits for the service.
+	patience time.Duration
+	// hardware tells this server's document from that of a former owner of its
+	// address.
+	hardware func() (device.Hardware, error)
+	log      *slog.Logger
 }
 
-// Device asks the service. A server that has a copy asks once: a formed node must
-// come back without the metadata service.
+func readHardware() (device.Hardware, error) { return identity.ReadHardware(os.DirFS("/")) }
+
+// copyPatience is short, because a formed node must come back without the
+// service.
+const copyPatience = 5 * time.Second
+
+// Device asks the service, or takes the copy when there is one and the service
+// gives nothing good in a few seconds.
 func (p platform) Device(ctx context.Context, report func(error)) (device.Device, error) {
 	source, policy, err := metadata.New(p.cluster.Spec, linkFacts)
 	if err != nil {
 		return device.Device{}, err
 	}
-	old, err := stored()
+	hardware, err := p.hardware()
+	if err != nil {
+		return device.Device{}, err
+	}
+	policy.Check = func(d device.Device) error { return d.Describes(hardware) }
+	old, err := p.stored()
 	if err != nil {
 		p.log.Warn("metadata", "error", err)
 	}
 	if old != nil {
-		const once = 5 * time.Second
-		attempt, cancel := context.WithTimeout(ctx, once)
-		defer cancel()
-		fresh, err := source.Device(attempt)
-		if err != nil || policy.RequireBGP && len(fresh.BGPNeighbors) == 0 {
-			p.log.Warn("metadata: the copy from an earlier boot is used", "error", err)
-			return *old, nil
-		}
-		return fresh, store(fresh)
+		policy.Deadline = min(policy.Deadline, p.patience)
 	}
 	d, err := metadata.Poll(ctx, source, policy, func(err error, _ int, _ time.Duration) { report(err) })
-	if err != nil {
-		return d, err
+	switch {
+	case err == nil:
+		return d, p.store(d)
+	case old != nil && ctx.Err() == nil:
+		p.log.Warn("metadata: the copy from an earlier boot is used", "error", err)
+		return *old, nil
 	}
-	return d, store(d)
+	return d, err
 }
 
-func store(d device.Device) error {
+func (p platform) store(d device.Device) error {
 	data, err := metadata.Marshal(d)
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(layout.Device, data, 0o600)
+	return durable.WriteFile(p.file, data, 0o600)
 }
 
 // stored returns the copy, nil when there is none or none that can be read.
-func stored() (*device.Device, error) {
-	data, err := os.ReadFile(layout.Device)
+func (p platform) stored() (*device.Device, error) {
+	data, err := os.ReadFile(p.file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -87,7 +99,7 @@ func linkFacts() (metadata.Facts, error) {
 	if err != nil {
 		return f, fmt.Errorf("reading the hostname: %w", err)
 	}
-	hardware, err := identity.ReadHardware(os.DirFS("/"))
+	hardware, err := readHardware()
 	if err != nil {
 		return f, err
 	}

@@ -21,9 +21,11 @@ import (
 
 // settler finds out who this server is and keeps the election's state on disk.
 type settler struct {
-	cluster cluster.Cluster
-	boot    string
-	log     *slog.Logger
+	cluster  cluster.Cluster
+	boot     string
+	root     string // "/" on a server
+	hardware func() (device.Hardware, error)
+	log      *slog.Logger
 
 	store *durable.Store
 	mu    sync.Mutex
@@ -35,7 +37,7 @@ type settler struct {
 func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 	var out bootstrap.Settled
 	spec := s.cluster.Spec
-	facts, err := identity.ReadHardware(os.DirFS("/"))
+	facts, err := s.hardware()
 	if err != nil {
 		return out, err
 	}
@@ -51,7 +53,7 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 	if err != nil {
 		return out, err
 	}
-	if s.store, err = durable.Open(layout.Elect, spec.Unsafe.StateFilesystem); err != nil {
+	if s.store, err = durable.Open(filepath.Join(s.root, layout.Elect), spec.Unsafe.StateFilesystem); err != nil {
 		return out, err
 	}
 	found, err := s.store.Load()
@@ -70,9 +72,9 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 		Self:  bootstrap.Self{Inst: state.Inst, HW: hw, Node: node, Eligible: eligible},
 		State: state, Origin: origin, Boot: s.boot,
 		Text:     strings.Join(nonEmpty(found.Text, text), "; "),
-		Evidence: evidence(),
+		Evidence: evidence(s.root),
 	}
-	stands, err := readGoStands(layout.GoStands)
+	stands, err := readGoStands(filepath.Join(s.root, layout.GoStands))
 	if err != nil {
 		return out, err
 	}
@@ -94,13 +96,13 @@ func nonEmpty(texts ...string) []string {
 // decree, but which carries them, was in a cluster and must not help to found
 // one. It is looked for at every start, because the state of such a server is
 // written like any other.
-func evidence() string {
+func evidence(root string) string {
 	var found []string
 	for _, path := range []string{
 		filepath.Join(layout.EtcdData, "member"), layout.KubeletConf, layout.AdminConf,
 		filepath.Join(layout.Manifests, "etcd.yaml"), filepath.Join(layout.Manifests, "kube-apiserver.yaml"),
 	} {
-		if _, err := os.Stat(path); err == nil {
+		if _, err := os.Stat(filepath.Join(root, path)); err == nil {
 			found = append(found, path)
 		}
 	}

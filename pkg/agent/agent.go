@@ -1,7 +1,7 @@
 // Package agent holds what agents say to each other, as plain values: who
 // calls, what is asked, what is answered, and the two refusals.
 //
-// Floor 0. docs/formats.md describes the wire format that pkg/rpc makes of it.
+// Floor 1. docs/formats.md describes the wire format that pkg/rpc makes of it.
 package agent
 
 import (

@@ -1,5 +1,5 @@
 # muster. Go is the one prerequisite; every target installs what else it lacks
-# and says so (tools/need.sh), builds it once, and keeps it in $(MUSTER_CACHE).
+# and says so (test/need.sh), builds it once, and keeps it in $(MUSTER_CACHE).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -31,7 +31,7 @@ build: go sysroot ## build bin/userdata and bin/bootstrap
 RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/...
 
 test: build ## vet and test everything that needs no servers
-	tools/need.sh test
+	test/need.sh test
 	[ $$(id -u) = 0 ] || echo "make test: not root: tests in network namespaces and with mounts are skipped" >&2
 	$(DQLITE)
 	echo "make test: go vet" >&2
@@ -42,14 +42,14 @@ test: build ## vet and test everything that needs no servers
 	env -u CGO_CFLAGS -u CGO_LDFLAGS -u CC GOFLAGS= CGO_ENABLED=1 go test -race -timeout 5m $(RACE)
 
 image: root build ## build the disk of the test servers (cold: about 10 minutes)
-	tools/need.sh e2e
+	test/need.sh e2e
 	$(PURE) go run ./images/recipe --agent bin/bootstrap > bin/image.json
 
 e2e: image ## form real clusters of systemd-nspawn servers and test them
 	MUSTER_E2E=1 MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -p 1 -timeout 60m ./test/rig/... ./test/e2e/...
 
 demo: root build ## form 3 control planes and 2 workers and leave them running
-	tools/need.sh e2e
+	test/need.sh e2e
 	$(PURE) go run ./test/demo
 
 demo-down: root ## stop the demo and remove its traces
@@ -63,7 +63,7 @@ shell: root ## open a shell on a server of the demo: make shell NAME=cp1
 	$(PURE) go run ./test/demo --shell "$(NAME)"
 
 bench: root build ## measure against the budgets
-	tools/need.sh e2e
+	test/need.sh e2e
 	$(PURE) go run ./test/bench
 
 lint: go sysroot bin/golangci-lint ## run golangci-lint
@@ -71,11 +71,11 @@ lint: go sysroot bin/golangci-lint ## run golangci-lint
 	bin/golangci-lint run
 
 bin/golangci-lint: test/lint/go.mod test/lint/go.sum
-	echo "make lint: compiling golangci-lint from its pinned source (cold: about 5 minutes)" >&2
+	echo "make lint: compiling golangci-lint from its pinned source (about 2 minutes)" >&2
 	$(PURE) go -C test/lint build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 sysroot:
-	tools/need.sh build
+	test/need.sh build
 	if [ -e $(SYSROOT) ] || [ $$(id -u) = 0 ]; then
 		images/sysroot.sh $(ARCH) $(SYSROOT)
 	else

@@ -2,7 +2,7 @@
 # Installs the Debian packages that a make target lacks, and says which and why.
 # It looks for the commands themselves, so a machine that has them is not touched.
 #
-#   tools/need.sh build|test|e2e
+#   test/need.sh build|test|e2e
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -33,7 +33,7 @@ unshare                   util-linux             their namespaces"
 
 case ${1:-} in
 build | test | e2e) table=${!1} ;;
-*) echo "usage: tools/need.sh build|test|e2e" >&2; exit 64 ;;
+*) echo "usage: test/need.sh build|test|e2e" >&2; exit 64 ;;
 esac
 
 packages=()

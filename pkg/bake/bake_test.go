@@ -190,7 +190,7 @@ func TestBakeRefusesIdentity(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			root := newRoot(t)
-			os.Remove(filepath.Join(root, tt.file)) //nolint:errcheck // most are not there
+			os.Remove(filepath.Join(root, tt.file)) // most are not there
 			write(t, root, map[string]string{tt.file: tt.content})
 
 			r, err := Bake(t.Context(), Options{Root: root, Units: someUnits})

@@ -141,7 +141,7 @@ func (l layer) same(dest string, in io.Reader, size int64, mode fs.FileMode) (bo
 	}
 }
 
-func ended(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
+func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 // replace writes a file beside dest and renames it, so that an image is never
 // left with half a program. A link at dest is replaced, not followed.

@@ -1,0 +1,86 @@
+package kubeadm
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/mustermetal/muster/pkg/layout"
+)
+
+// etcdURL is etcd's client port on lo, where every member that kubeadm makes
+// listens; the path is that of etcd's JSON gateway (etcd 3.5 to 3.7).
+const etcdURL = "https://127.0.0.1:2379/v3/cluster/member/list"
+
+// Promoted says whether the etcd of this node votes. Until it does, it is a
+// learner, and etcd takes no second one: no other control plane can join.
+func (k *Kubeadm) Promoted(ctx context.Context, node string) (bool, error) {
+	client, err := k.etcdClient()
+	if err != nil {
+		return false, err
+	}
+	defer client.CloseIdleConnections()
+	return promoted(ctx, client, etcdURL, node)
+}
+
+func promoted(ctx context.Context, client *http.Client, url, node string) (bool, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader([]byte("{}")))
+	if err != nil {
+		return false, fmt.Errorf("asking etcd for its members: %w", err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return false, fmt.Errorf("asking etcd for its members: %w", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	if err != nil {
+		return false, fmt.Errorf("reading etcd's members: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return false, fmt.Errorf("etcd answered %s to a question for its members", response.Status)
+	}
+	var list struct {
+		Members []etcdMember `json:"members"`
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return false, fmt.Errorf("reading etcd's members: %w", err)
+	}
+	return slices.Contains(list.Members, etcdMember{Name: node}), nil
+}
+
+// etcdMember is what etcd says of a member, as far as it matters here. A member
+// that was added and has not started has no name.
+type etcdMember struct {
+	Name      string `json:"name"`
+	IsLearner bool   `json:"isLearner"`
+}
+
+// etcdClient has the rights of kubeadm's own health check of etcd.
+func (k *Kubeadm) etcdClient() (*http.Client, error) {
+	dir := k.path(filepath.Join(layout.KubernetesPKI, "etcd"))
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil {
+		return nil, fmt.Errorf("reading etcd's CA: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, errors.New("etcd's CA holds no certificate")
+	}
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "healthcheck-client.crt"), filepath.Join(dir, "healthcheck-client.key"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate for etcd: %w", err)
+	}
+	return &http.Client{Timeout: callTimeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{cert},
+	}}}, nil
+}

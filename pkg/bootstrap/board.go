@@ -61,29 +61,41 @@ func (b *board) enter(p member.Phase) {
 	}
 }
 
-// wait says what the server waits for, and why, and what the operator may do.
+// wait says what the server waits for, and why, and what the operator may do;
+// "" is nothing.
 func (b *board) wait(sentence string) {
-	if b.read().Waiting == sentence {
+	was := b.read()
+	if was.Waiting == sentence {
 		return
 	}
 	b.change(func(s *member.Status) { s.Waiting = sentence })
-	if sentence != "" {
-		b.log.Info("waiting", "for", sentence)
-		b.notify(sentence)
+	if sentence == "" {
+		b.notify(string(was.Phase))
+		return
+	}
+	b.log.Info("waiting", "for", sentence)
+	b.notify(sentence)
+}
+
+// over ends a wait, unless the server waits for something else by now.
+func (b *board) over(sentence string) {
+	if b.read().Waiting == sentence {
+		b.wait("")
 	}
 }
 
-// problem keeps the last error in view until the phase ends or it is cleared.
+// problem keeps the last error in view until the phase ends or it is solved.
 func (b *board) problem(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if b.read().Problem == text {
+	if b.read().Problem == err.Error() {
 		return
 	}
-	b.change(func(s *member.Status) { s.Problem = text })
-	if err != nil {
-		b.log.Warn("problem", "error", text)
+	b.change(func(s *member.Status) { s.Problem = err.Error() })
+	b.log.Warn("problem", "error", err)
+}
+
+// solved takes a problem away, unless another one is in view by now.
+func (b *board) solved(err error) {
+	if b.read().Problem == err.Error() {
+		b.change(func(s *member.Status) { s.Problem = "" })
 	}
 }

@@ -20,7 +20,7 @@ type fence struct {
 	save    func(election.State) error
 	send    func(ctx context.Context, to string, m election.Message) ([]election.Received, error)
 	note    func(string)
-	changed func(d election.Decree, explanation string)
+	changed func(d election.Decree)
 
 	events chan fenceEvent
 	timers map[election.TimerKind]*time.Timer
@@ -28,7 +28,6 @@ type fence struct {
 	mu      sync.Mutex
 	decree  election.Decree
 	explain string
-	state   election.State
 	waits   chan struct{} // closed and replaced when the decree changes
 }
 
@@ -41,9 +40,9 @@ type fenceEvent struct {
 // sendTimeout bounds one delivery: a lost message is normal, the core asks again.
 const sendTimeout = 3 * time.Second
 
-func newFence(log *slog.Logger, core election.Core, state election.State) *fence {
+func newFence(log *slog.Logger, core election.Core) *fence {
 	return &fence{
-		log: log, core: core, state: state,
+		log: log, core: core,
 		events: make(chan fenceEvent, 64),
 		timers: map[election.TimerKind]*time.Timer{},
 		waits:  make(chan struct{}),
@@ -84,9 +83,6 @@ func (f *fence) handle(ctx context.Context, e fenceEvent) error {
 			if err := f.save(effect.State); err != nil {
 				return fmt.Errorf("the fence cannot write its state, so it does not vote: %w", err)
 			}
-			f.mu.Lock()
-			f.state = effect.State
-			f.mu.Unlock()
 		case election.Send:
 			if e.answers != nil && effect.To == from {
 				answers = append(answers, effect.Message)
@@ -166,28 +162,20 @@ func (f *fence) publish(d election.Decree, explain string) {
 	}
 	f.mu.Unlock()
 	if !same {
-		f.changed(d, explain)
+		f.changed(d)
 	}
 }
 
-// read returns the decree and a channel that closes when it changes.
-func (f *fence) read() (election.Decree, <-chan struct{}) {
+// read returns the decree.
+func (f *fence) read() election.Decree {
+	d, _, _ := f.look()
+	return d
+}
+
+// look returns the decree, what the fence waits for, and a channel that closes
+// when one of them changes.
+func (f *fence) look() (d election.Decree, explanation string, changed <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.decree, f.waits
-}
-
-// await returns the first decree that is good enough.
-func (f *fence) await(ctx context.Context, good func(election.Decree) bool) (election.Decree, error) {
-	for {
-		d, changed := f.read()
-		if good(d) {
-			return d, nil
-		}
-		select {
-		case <-ctx.Done():
-			return d, ctx.Err()
-		case <-changed:
-		}
-	}
+	return f.decree, f.explain, f.waits
 }

@@ -21,25 +21,51 @@ const (
 
 // lead is step 7: the GO holder builds the first control plane.
 func (a *Agent) lead(ctx context.Context, d election.Decree) error {
-	if !a.Kubernetes.Initialised() {
+	sealed := a.fence.read().Phase == election.PhaseSealed
+	if !sealed {
 		a.board.enter(member.Initialising)
-		if _, err := a.fence.await(ctx, func(d election.Decree) bool { return d.Stands || d.Phase == election.PhaseSealed }); err != nil {
+		if err := a.stand(ctx); err != nil {
 			return err
 		}
-		if err := a.awaitPrepared(ctx); err != nil {
-			return err
-		}
-		if err := a.run(ctx, "kubeadm init", func(ctx context.Context) error { return a.Kubernetes.Init(ctx, a.self.Node) }); err != nil {
-			return err
-		}
-	} else if err := a.resume(ctx); err != nil {
+	}
+	var err error
+	if a.Kubernetes.Initialised() {
+		err = a.resume(ctx)
+	} else {
+		err = a.initialise(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	if now, _ := a.fence.read(); now.Phase != election.PhaseSealed {
+	if !sealed {
 		a.fence.tell(ctx, election.InitDone{Endpoint: a.self.Node.Endpoint})
 	}
 	a.setFlags(func(f *Flags) { f.ControlPlane = true })
 	return nil
+}
+
+// initialise runs kubeadm init. Whether GO stands is looked at before each
+// attempt: a copy of this disk may have come into sight since the last one.
+func (a *Agent) initialise(ctx context.Context) error {
+	if err := a.awaitPrepared(ctx); err != nil {
+		return err
+	}
+	return a.run(ctx, "kubeadm init", func(ctx context.Context) error {
+		if err := a.stand(ctx); err != nil {
+			return err
+		}
+		return a.Kubernetes.Init(ctx, a.self.Node)
+	})
+}
+
+// stand returns when this server's GO was decided or confirmed since this boot,
+// and the mark of it, without which the units' checks let nothing start, is laid.
+func (a *Agent) stand(ctx context.Context) error {
+	d, err := a.awaitDecree(ctx, func(d election.Decree) bool { return d.Stands || d.Phase == election.PhaseSealed })
+	if err != nil || d.Phase == election.PhaseSealed {
+		return err
+	}
+	return a.until(ctx, "the mark that GO stands", func(context.Context) error { return a.fabric.GoStands(d.Epoch) })
 }
 
 // run repeats a run of kubeadm until it has done its work.
@@ -120,12 +146,10 @@ func (a *Agent) joinWorker(ctx context.Context, d election.Decree) error {
 
 // awaitSealed waits until the first control plane is up and this host is ready.
 func (a *Agent) awaitSealed(ctx context.Context) (election.Decree, error) {
-	d, _ := a.fence.read()
-	if d.Phase != election.PhaseSealed {
+	if a.fence.read().Phase != election.PhaseSealed {
 		a.board.enter(member.Waiting)
-		a.board.wait(fmt.Sprintf("%s to finish kubeadm init; on %s, journalctl -u kubeadm-init shows it", d.Leader.Name, d.Leader.Name))
 	}
-	d, err := a.fence.await(ctx, func(d election.Decree) bool { return d.Phase == election.PhaseSealed })
+	d, err := a.awaitDecree(ctx, func(d election.Decree) bool { return d.Phase == election.PhaseSealed })
 	if err != nil {
 		return d, err
 	}

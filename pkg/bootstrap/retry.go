@@ -25,13 +25,29 @@ const (
 
 // until tries until it succeeds, the error is permanent, or ctx ends. Each
 // failure is kept on the board with what the attempt was for, so that status
-// always explains the wait.
+// always explains the wait; success takes both away. It is for what the whole
+// server waits for: a loop beside the flow uses retry.
 func (a *Agent) until(ctx context.Context, what string, try func(context.Context) error) error {
+	var last error
+	err := retry(ctx, try, func(err error) {
+		last = err
+		a.board.wait(what)
+		a.board.problem(err)
+	})
+	if err == nil && last != nil {
+		a.board.over(what)
+		a.board.solved(last)
+	}
+	return err
+}
+
+// retry tries until it succeeds, the error is permanent, or ctx ends. failed
+// hears of each failure that is tried again.
+func retry(ctx context.Context, try func(context.Context) error, failed func(error)) error {
 	pause := firstPause
 	for {
 		err := try(ctx)
 		if err == nil {
-			a.board.problem(nil)
 			return nil
 		}
 		var never permanentError
@@ -41,8 +57,7 @@ func (a *Agent) until(ctx context.Context, what string, try func(context.Context
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		a.board.wait(what)
-		a.board.problem(err)
+		failed(err)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}

@@ -229,7 +229,7 @@ func (a *Agent) reportPhase(ctx context.Context, r agent.PhaseReport) error {
 	if a.directory.Load() {
 		return a.Directory.SetPhase(ctx, a.self.Inst, r.Phase, r.Detail)
 	}
-	d, _ := a.fence.read()
+	d := a.fence.read()
 	return a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
 		return a.fabric.Calls.ReportPhase(ctx, p, r)
 	})

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,11 +86,14 @@ type Agent struct {
 	device device.Device
 	fabric Fabric
 	fence  *fence
-	flags  atomic.Pointer[Flags]
 
-	prepared  chan struct{} // closed when host preparation is done
-	connected atomic.Bool   // self, device, fabric and fence are there for Server to read
-	directory atomic.Bool   // this server's directory answers
+	flagsMu sync.Mutex
+	flags   Flags // as gossip was last told
+
+	prepared  chan struct{}         // closed when host preparation is done
+	hindrance atomic.Pointer[error] // what hinders it now
+	connected atomic.Bool           // self, device, fabric and fence are there for Server to read
+	directory atomic.Bool           // this server's directory answers
 }
 
 // New prepares a run.
@@ -128,7 +132,7 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err := a.readDevice(ctx); err != nil {
 		return err
 	}
-	settled, err := a.settle()
+	settled, err := a.settleSelf(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,13 +143,14 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	work.Go(func() error { return a.prepareHost(ctx) })
 
 	a.board.enter(member.RollCall)
-	a.fabric, err = a.Connect(ctx, a.self, server)
+	err = a.until(ctx, "the ports of the agents and the gossip", func(ctx context.Context) (err error) {
+		a.fabric, err = a.Connect(ctx, a.self, server)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("joining the roll call: %w", err)
-	}
-	if err := a.startFence(ctx, work, settled); err != nil {
 		return err
 	}
+	a.startFence(ctx, work, settled)
 	a.connected.Store(true)
 	work.Go(func() error { return a.fabric.Run(ctx) })
 	work.Go(func() error { return a.watchPeers(ctx) })
@@ -190,12 +195,28 @@ func (a *Agent) readDevice(ctx context.Context) error {
 	})
 }
 
-// settle is step 1: hardware identity, instance, name.
-func (a *Agent) settle() (Settled, error) {
+// settleSelf is step 1: hardware identity, instance, name. What hinders it may be
+// a disk, or what the metadata say, so both are read anew at each attempt.
+func (a *Agent) settleSelf(ctx context.Context) (s Settled, err error) {
 	a.board.enter(member.Identity)
+	again := false
+	err = a.until(ctx, "this server's identity", func(ctx context.Context) error {
+		if again {
+			if d, err := a.Metadata.Device(ctx, func(error) {}); err == nil {
+				a.device = d
+			}
+		}
+		again = true
+		s, err = a.settle()
+		return err
+	})
+	return s, err
+}
+
+func (a *Agent) settle() (Settled, error) {
 	s, err := a.Settle(a.device)
 	if err != nil {
-		return s, Permanent(fmt.Errorf("settling this server's identity: %w", err))
+		return s, fmt.Errorf("settling this server's identity: %w", err)
 	}
 	a.self = s.Self
 	a.board.change(func(st *member.Status) {
@@ -235,11 +256,17 @@ func (a *Agent) leftoverIPs() []netip.Prefix {
 
 // prepareHost is step 5; it runs beside the roll call and the fence.
 func (a *Agent) prepareHost(ctx context.Context) error {
-	err := a.until(ctx, "host preparation", func(ctx context.Context) error {
+	err := retry(ctx, func(ctx context.Context) error {
 		return a.Host.Prepare(ctx, func(step string) { a.Log.Debug("preparing", "step", step) })
+	}, func(err error) {
+		a.hindrance.Store(&err)
+		a.board.problem(err)
 	})
 	if err != nil {
 		return err
+	}
+	if was := a.hindrance.Swap(nil); was != nil {
+		a.board.solved(*was)
 	}
 	close(a.prepared)
 	a.Log.Info("host prepared")
@@ -273,7 +300,7 @@ func (a *Agent) awaitPrepared(ctx context.Context) error {
 
 // decide is step 6: it returns when GO is decided, whoever holds it.
 func (a *Agent) decide(ctx context.Context) (election.Decree, error) {
-	return a.fence.await(ctx, func(d election.Decree) bool {
+	return a.awaitDecree(ctx, func(d election.Decree) bool {
 		if d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
 			return true
 		}

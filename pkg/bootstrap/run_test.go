@@ -62,7 +62,7 @@ func (w *world) formed(limit time.Duration, names ...string) {
 
 func (w *world) shutdown() {
 	for _, s := range w.servers {
-		if s.agent != nil && s.running {
+		if s.stop != nil {
 			w.powerOff(s.name)
 		}
 	}

@@ -66,7 +66,7 @@ func (s *Server) Enrol(_ context.Context, from agent.Caller, request agent.Enrol
 	if !a.connected.Load() || !a.fabric.Trust.CanSign() {
 		return agent.Enrolment{}, fmt.Errorf("this server does not hold the agent CA: %w", agent.ErrNotReady)
 	}
-	d, _ := a.fence.read()
+	d := a.fence.read()
 	if d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
 		return agent.Enrolment{}, fmt.Errorf("GO is not decided: %w", agent.ErrNotReady)
 	}
@@ -97,7 +97,7 @@ func (s *Server) ClaimRole(ctx context.Context, from agent.Caller, r agent.RoleR
 	if err != nil {
 		return agent.RoleReply{}, err
 	}
-	d, _ := s.agent.fence.read()
+	d := s.agent.fence.read()
 	m := member.Member{Inst: from.Inst, HW: from.HW, Name: r.Name, Address: r.Address, Epoch: d.Epoch}
 	role, err := db.ClaimRole(ctx, m, r.Eligible, false, s.agent.Cluster.Spec.Servers.ControlPlanes)
 	if err == nil {

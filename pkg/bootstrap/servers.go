@@ -98,7 +98,7 @@ func (s *Server) knownRows(ctx context.Context) []member.Member {
 	if !a.fabric.Trust.Enrolled() {
 		return nil
 	}
-	d, _ := a.fence.read()
+	d := a.fence.read()
 	var rows []member.Member
 	err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
 		rows, err = a.fabric.Calls.Members(ctx, p)

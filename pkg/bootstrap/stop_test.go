@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +25,7 @@ func TestPermanentStops(t *testing.T) {
 	broken := errors.New("/dev/sda says no")
 	for name, change := range map[string]func(*Machine){
 		"at once": func(m *Machine) {
-			m.Settle = func(device.Device) (Settled, error) { return Settled{}, broken }
+			m.Settle = func(device.Device) (Settled, error) { return Settled{}, Permanent(broken) }
 		},
 		"foreign state": func(m *Machine) {
 			m.Settle = func(device.Device) (Settled, error) {
@@ -162,4 +163,75 @@ func TestElasticIPs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tardyGossip takes the first flags that it is told only when it is released.
+type tardyGossip struct {
+	*testServer
+	began, release chan struct{}
+
+	mu   sync.Mutex
+	told []Flags
+}
+
+func (g *tardyGossip) SetFlags(f Flags) {
+	if f == (Flags{Sealed: true}) {
+		close(g.began)
+		<-g.release
+	}
+	g.mu.Lock()
+	g.told = append(g.told, f)
+	g.mu.Unlock()
+}
+
+// Two that change the flags at once leave gossip with the changes of both.
+func TestFlagsAreNotOvertaken(t *testing.T) {
+	g := &tardyGossip{began: make(chan struct{}), release: make(chan struct{})}
+	a := New(Machine{Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now})
+	a.fabric.Gossip = g
+	var both sync.WaitGroup
+	both.Go(func() { a.setFlags(func(f *Flags) { f.Sealed = true }) })
+	<-g.began
+	second := make(chan struct{})
+	both.Go(func() {
+		a.setFlags(func(f *Flags) { f.ControlPlane = true })
+		close(second)
+	})
+	select {
+	case <-second: // it overtook
+	case <-time.After(20 * time.Millisecond): // it waits, as it should
+	}
+	close(g.release)
+	both.Wait()
+	if last := g.told[len(g.told)-1]; last != (Flags{Sealed: true, ControlPlane: true}) {
+		t.Errorf("gossip was told %+v, the last lacks a flag", g.told)
+	}
+}
+
+// A vote that cannot be made durable ends the agent: it starts again from what is
+// on disk, and answers nothing before.
+func TestVoteThatCannotBeWrittenEndsTheAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		w.boot("cp1")
+		time.Sleep(2 * time.Second) // virtual: synctest
+		cp1 := w.named("cp1")
+		w.mu.Lock()
+		cp1.saveFails = true
+		w.mu.Unlock()
+		w.boot("cp2")
+		w.boot("cp3")
+		time.Sleep(5 * time.Second) // virtual
+		select {
+		case err := <-cp1.done:
+			if err == nil || !strings.Contains(err.Error(), "cannot write its state, so it does not vote: the disk is full") {
+				t.Errorf("the agent ended with %v", err)
+			}
+			cp1.stop()
+			cp1.stop = nil
+		default:
+			t.Error("the agent goes on although it cannot write its votes")
+		}
+	})
 }

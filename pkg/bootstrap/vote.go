@@ -15,10 +15,10 @@ import (
 )
 
 // startFence gives the core its state and what this server brings.
-func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled) error {
+func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled) {
 	cfg := election.FromSpec(a.Cluster.Spec)
 	self := election.Self{Name: s.Node.Name, Address: s.Node.Private, Eligible: s.Eligible}
-	f := newFence(a.Log, election.New(cfg, self, s.State), s.State)
+	f := newFence(a.Log, election.New(cfg, self, s.State))
 	f.save = a.fabric.State.Save
 	f.send = a.sendFence
 	f.note = func(text string) { a.Log.Info("fence", "note", text) }
@@ -31,13 +31,28 @@ func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled)
 	}
 	f.tell(ctx, election.Start{Boot: s.Boot, Stands: s.Stands})
 	if s.Eligible {
-		candidate, err := a.candidate()
-		if err != nil {
-			return err
-		}
-		f.tell(ctx, election.Candidate{Leader: candidate})
+		work.Go(func() error { return a.nominate(ctx) })
 	}
-	return nil
+}
+
+// nominate makes this server one that may be proposed. It runs beside the roll
+// call: keys take their time, and a full disk is no reason not to vote.
+func (a *Agent) nominate(ctx context.Context) error {
+	var last error
+	err := retry(ctx, func(context.Context) error {
+		candidate, err := a.candidate()
+		if err == nil {
+			a.fence.tell(ctx, election.Candidate{Leader: candidate})
+		}
+		return err
+	}, func(err error) {
+		last = err
+		a.board.problem(err)
+	})
+	if err == nil && last != nil {
+		a.board.solved(last)
+	}
+	return err
 }
 
 // candidate makes the CAs that this server would lead with, and pins them.
@@ -88,7 +103,7 @@ func (a *Agent) peer(inst string) (agent.Peer, bool) {
 			return agent.Peer{Inst: inst, Address: p.Address}, true
 		}
 	}
-	if d, _ := a.fence.read(); d.Leader.Inst == inst && d.Leader.Address.IsValid() {
+	if d := a.fence.read(); d.Leader.Inst == inst && d.Leader.Address.IsValid() {
 		return agent.Peer{Inst: inst, Address: d.Leader.Address}, true
 	}
 	return agent.Peer{}, false
@@ -117,7 +132,7 @@ func (a *Agent) watchPeers(ctx context.Context) error {
 func (a *Agent) watchFitness(ctx context.Context) error {
 	var last election.Fitness
 	for first := true; ; first = false {
-		if d, _ := a.fence.read(); d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
+		if d := a.fence.read(); d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
 			return nil
 		}
 		fit := a.fitness(ctx)
@@ -145,8 +160,8 @@ func (a *Agent) fitness(ctx context.Context) election.Fitness {
 	fit := election.Fitness{LeaderFit: a.self.Eligible}
 	if !a.isPrepared() {
 		reason := "host preparation is not done"
-		if p := a.board.read().Problem; p != "" {
-			reason += ": " + p
+		if why := a.hindrance.Load(); why != nil {
+			reason += ": " + (*why).Error()
 		}
 		fit.Reasons = append(fit.Reasons, reason)
 	}
@@ -170,7 +185,7 @@ func (a *Agent) clockProblem(ctx context.Context) string {
 	if policy != cluster.TimeSync && !synced {
 		offsets = a.clockOffsets(ctx)
 	}
-	d, _ := a.fence.read()
+	d := a.fence.read()
 	return plan.ClockProblem(policy, synced, a.Now().Sub(a.board.read().Since), offsets, d.Quorum)
 }
 
@@ -188,18 +203,26 @@ func (a *Agent) clockOffsets(ctx context.Context) []time.Duration {
 	return offsets
 }
 
-// decreeChanged shows the decree in status and in the gossip flags. What the
-// fence waits for is what this server waits for, as long as it has nothing else
-// to do.
-func (a *Agent) decreeChanged(d election.Decree, explanation string) {
-	switch a.board.read().Phase {
-	case member.RollCall, member.Deciding:
+// awaitDecree returns the first decree that is good enough. Meanwhile this server
+// waits for what the fence waits for.
+func (a *Agent) awaitDecree(ctx context.Context, good func(election.Decree) bool) (election.Decree, error) {
+	for {
+		d, explanation, changed := a.fence.look()
+		if good(d) {
+			a.board.wait("")
+			return d, nil
+		}
 		a.board.wait(explanation)
-	case member.Initialising:
-		if d.Mine && !d.Stands {
-			a.board.wait(explanation)
+		select {
+		case <-ctx.Done():
+			return d, ctx.Err()
+		case <-changed:
 		}
 	}
+}
+
+// decreeChanged shows the decree in status and in the gossip flags.
+func (a *Agent) decreeChanged(d election.Decree) {
 	a.board.change(func(s *member.Status) {
 		s.Decree = member.Decree{
 			State: string(d.Phase), Epoch: d.Epoch, Leader: d.Leader.Inst, LeaderName: d.Leader.Name,
@@ -210,27 +233,18 @@ func (a *Agent) decreeChanged(d election.Decree, explanation string) {
 		f.Decided = d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed
 		f.Sealed = d.Phase == election.PhaseSealed
 	})
-	if d.Stands && d.Mine {
-		if err := a.fabric.GoStands(d.Epoch); err != nil {
-			a.board.problem(fmt.Errorf("marking that GO stands: %w", err))
-		}
-	}
 }
 
+// setFlags changes what this server says of itself. Gossip hears of it under the
+// lock: the last to speak must be the one that knows most.
 func (a *Agent) setFlags(change func(*Flags)) {
-	for {
-		old := a.flags.Load()
-		next := Flags{Eligible: a.self.Eligible}
-		if old != nil {
-			next = *old
-		}
-		change(&next)
-		if old != nil && *old == next {
-			return
-		}
-		if a.flags.CompareAndSwap(old, &next) {
-			a.fabric.Gossip.SetFlags(next)
-			return
-		}
+	a.flagsMu.Lock()
+	defer a.flagsMu.Unlock()
+	next := a.flags
+	next.Eligible = a.self.Eligible
+	change(&next)
+	if next != a.flags {
+		a.flags = next
+		a.fabric.Gossip.SetFlags(next)
 	}
 }

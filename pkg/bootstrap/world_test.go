@@ -65,6 +65,10 @@ type testServer struct {
 	// initFails makes that many kubeadm inits fail; initBlocks holds one.
 	initFails  int
 	initBlocks chan struct{}
+	// These many attempts fail before one goes well.
+	settleFails, connectFails, prepareFails int
+	resumed                                 int // times
+	saveFails                               bool
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
@@ -120,12 +124,20 @@ func (w *world) boot(name string) {
 		Cluster: w.cluster, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
 		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
 		Settle: func(d device.Device) (Settled, error) {
+			if s.settleFails > 0 {
+				s.settleFails--
+				return Settled{}, errors.New("the disk says no")
+			}
 			node, err := plan.NodeFor(w.cluster, d, netip.Addr{})
 			eligible, _ := plan.Eligible(w.cluster.Spec.Servers.Eligible, d)
 			return Settled{Self: Self{Inst: s.inst, HW: s.state.Hardware.HW, Node: node, Eligible: eligible},
 				State: s.state, Origin: election.Kept, Boot: "boot"}, err
 		},
 		Connect: func(_ context.Context, _ Self, server *Server) (Fabric, error) {
+			if s.connectFails > 0 {
+				s.connectFails--
+				return Fabric{}, errors.New("the address is not on this server yet")
+			}
 			w.mu.Lock()
 			s.server, s.running = server, true
 			w.mu.Unlock()
@@ -168,6 +180,7 @@ func (w *world) powerOff(name string) {
 	if err := <-s.done; err != nil {
 		w.t.Errorf("%s ended with %v", name, err)
 	}
+	s.stop = nil
 }
 
 // gossip wakes whoever watches the roll call.
@@ -191,12 +204,19 @@ func (s *testServer) Device(context.Context, func(error)) (device.Device, error)
 }
 func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 	report("containerd")
+	if s.prepareFails > 0 {
+		s.prepareFails--
+		return errors.New("swap is on")
+	}
 	return sleep(ctx, time.Second)
 }
 func (s *testServer) Synchronised() (bool, error) { return true, nil }
 func (s *testServer) Save(st election.State) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
+	if s.saveFails {
+		return errors.New("the disk is full")
+	}
 	s.state = st
 	return nil
 }
@@ -350,6 +370,7 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 func (s *testServer) Initialised() bool { return s.Done("init") }
 func (s *testServer) Joined() bool      { return s.Done("join") }
 func (s *testServer) Resume(context.Context) error {
+	s.resumed++
 	if s.name[0] == 'c' {
 		s.world.mu.Lock()
 		defer s.world.mu.Unlock()

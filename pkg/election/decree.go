@@ -196,7 +196,7 @@ func (c Core) explainGo(d Decree) string {
 		return fmt.Sprintf("%s was decided to build the first control plane and does not answer; no other server takes over by itself, "+
 			"because it may still be running: power it on again", d.Leader.Name)
 	}
-	return fmt.Sprintf("%s builds the first control plane", d.Leader.Name)
+	return fmt.Sprintf("%s builds the first control plane; there, journalctl -u kubeadm-init shows how far", d.Leader.Name)
 }
 
 // votes says how many votes are here and who is missing.

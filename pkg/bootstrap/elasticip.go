@@ -77,17 +77,16 @@ func (a *Agent) withhold(ctx context.Context, prefixes []netip.Prefix, held bool
 
 // startSpeaker starts the speaker and keeps its sessions in status.
 func (a *Agent) startSpeaker(ctx context.Context, plan plan.Announcement) {
-	pause := firstPause
-	for {
-		err := a.Speaker.Start(ctx, plan)
-		if err == nil {
-			break
-		}
-		a.board.problem(fmt.Errorf("starting the BGP speaker: %w", err))
-		if sleep(ctx, pause) != nil {
-			return
-		}
-		pause = min(pause*2, lastPause)
+	var last error
+	err := retry(ctx, func(ctx context.Context) error { return a.Speaker.Start(ctx, plan) }, func(err error) {
+		last = fmt.Errorf("the BGP speaker: %w", err)
+		a.board.problem(last)
+	})
+	if err != nil {
+		return
+	}
+	if last != nil {
+		a.board.solved(last)
 	}
 	const watch = 2 * time.Second
 	for sleep(ctx, watch) == nil {

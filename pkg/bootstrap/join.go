@@ -16,6 +16,8 @@ import (
 // Times of a join.
 const (
 	renewJoinEvery     = 20 * time.Second // a turn is taken over after 3 min without renewal
+	giveBackFor        = 3 * time.Minute  // by then another has taken the turn over
+	releaseTimeout     = 30 * time.Second
 	kubeadmJoinTimeout = 30 * time.Minute // above every timeout in kubeadm's configuration
 )
 
@@ -112,19 +114,11 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 	if err != nil {
 		return err
 	}
-	renewing, stop := context.WithCancel(ctx)
-	work.Go(func() error { return a.renewJoin(renewing, d, turn) })
+	joined := make(chan struct{})
+	work.Go(func() error { return a.holdTurn(ctx, d, turn, joined) })
 	a.board.enter(member.Joining)
 	err = a.run(ctx, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
-	stop()
-	if err != nil {
-		return err
-	}
-	err = a.until(ctx, "to give the turn to join back", func(ctx context.Context) error {
-		return a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
-			return a.fabric.Calls.ReleaseJoin(ctx, p, turn)
-		})
-	})
+	close(joined)
 	if a.directory.Load() {
 		a.setFlags(func(f *Flags) { f.ControlPlane = true })
 	}
@@ -202,8 +196,32 @@ func (a *Agent) acquireJoin(ctx context.Context, d election.Decree) (agent.JoinT
 	return turn, err
 }
 
-func (a *Agent) renewJoin(ctx context.Context, d election.Decree, turn agent.JoinTurn) error {
-	for sleep(ctx, renewJoinEvery) == nil {
+// holdTurn keeps the turn to join while this server's etcd is on its way to a
+// vote, and gives it back then: what is left of kubeadm join (the kubelet's
+// certificate, labels, waiting for components) was 11 of 15 s on a test server
+// and hinders nobody. A turn that cannot be given back is taken over by the
+// next after three minutes.
+func (a *Agent) holdTurn(ctx context.Context, d election.Decree, turn agent.JoinTurn, joined <-chan struct{}) error {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	renewed := a.Now()
+	for over := false; !over; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-joined:
+			over = true
+		case <-look.C:
+			if votes, err := a.Kubernetes.Promoted(ctx, a.self.Node.Name); err != nil {
+				a.Log.Debug("asking whether etcd votes", "error", err)
+			} else if votes {
+				over = true
+			}
+		}
+		if over || a.Now().Sub(renewed) < renewJoinEvery {
+			continue
+		}
+		renewed = a.Now()
 		err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
 			return a.fabric.Calls.RenewJoin(ctx, p, turn)
 		})
@@ -211,7 +229,23 @@ func (a *Agent) renewJoin(ctx context.Context, d election.Decree, turn agent.Joi
 			a.Log.Warn("renewing the turn to join", "error", err)
 		}
 	}
-	return nil
+	return a.releaseTurn(ctx, d, turn)
+}
+
+func (a *Agent) releaseTurn(ctx context.Context, d election.Decree, turn agent.JoinTurn) error {
+	began := a.Now()
+	for pause := firstPause; ; pause = min(pause*2, lastPause) {
+		err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
+			return a.fabric.Calls.ReleaseJoin(ctx, p, turn)
+		})
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		a.Log.Warn("giving the turn to join back", "error", err)
+		if a.Now().Sub(began) > giveBackFor || sleep(ctx, pause) != nil {
+			return nil
+		}
+	}
 }
 
 // join gets a token and runs kubeadm join. A control plane dials a healthy

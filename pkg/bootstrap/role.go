@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/agent"
@@ -119,7 +120,10 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 // claimOwn takes the GO holder's place among the control planes.
 func (a *Agent) claimOwn(ctx context.Context, d election.Decree) (member.Role, error) {
 	if !a.directory.Load() {
-		return member.NoRole, fmt.Errorf("the directory of this server does not answer yet: %w", agent.ErrNotReady)
+		if why := a.unanswered.Load(); why != nil {
+			return member.NoRole, *why
+		}
+		return member.NoRole, errors.New("the directory of this server starts")
 	}
 	m := member.Member{Inst: a.self.Inst, HW: a.self.HW, Name: a.self.Node.Name, Address: a.self.Node.Private, Epoch: d.Epoch}
 	return a.Directory.ClaimRole(ctx, m, true, true, a.Cluster.Spec.Servers.ControlPlanes)
@@ -128,22 +132,20 @@ func (a *Agent) claimOwn(ctx context.Context, d election.Decree) (member.Role, e
 // openDirectory starts this control plane's directory and keeps at it: after a
 // power cut of all, it answers only when a majority of them is back.
 func (a *Agent) openDirectory(ctx context.Context, d election.Decree) error {
-	pause := firstPause
-	for {
-		attempt, cancel := context.WithTimeout(ctx, directoryLeadTime)
-		err := a.Directory.Start(attempt, d.Epoch, d.Leader.CAHash, a.self.Node.Private, a.directoryPeers(d))
-		cancel()
-		if err == nil {
-			break
+	said := ""
+	err := retry(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, directoryLeadTime)
+		defer cancel()
+		return a.Directory.Start(ctx, d.Epoch, d.Leader.CAHash, a.self.Node.Private, a.directoryPeers(d))
+	}, func(err error) {
+		a.unanswered.Store(&err)
+		if err.Error() != said { // a majority may be hours away
+			said = err.Error()
+			a.Log.Warn("directory", "error", err)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		a.Log.Warn("directory", "error", err)
-		if sleep(ctx, pause) != nil {
-			return nil
-		}
-		pause = min(pause*2, lastPause)
+	})
+	if err != nil {
+		return err
 	}
 	a.directory.Store(true)
 	a.Log.Info("directory answers")
@@ -153,11 +155,9 @@ func (a *Agent) openDirectory(ctx context.Context, d election.Decree) error {
 	return nil
 }
 
-// directoryPeers are the other control planes; the GO holder has none to join.
+// directoryPeers are the other control planes. The GO holder has none until the
+// cluster is sealed, and makes the directory; later a lost one is found there.
 func (a *Agent) directoryPeers(d election.Decree) []netip.Addr {
-	if d.Mine {
-		return nil
-	}
 	var out []netip.Addr
 	for _, p := range a.controlPlanes(d) {
 		out = append(out, p.Address)
@@ -166,18 +166,27 @@ func (a *Agent) directoryPeers(d election.Decree) []netip.Addr {
 }
 
 // controlPlanes are the servers to ask: the leader of the decree first, because
-// it is the first that can answer, then whoever gossip says can.
+// it is the first that can answer, then whoever gossip says can. A leader that
+// gossip does not see comes last: each attempt there takes seconds.
 func (a *Agent) controlPlanes(d election.Decree) []agent.Peer {
 	var out []agent.Peer
-	if !d.Mine && d.Leader.Address.IsValid() {
-		out = append(out, agent.Peer{Inst: d.Leader.Inst, Address: d.Leader.Address})
-	}
+	seen := false
 	for _, p := range a.fabric.Gossip.Peers() {
-		if p.ControlPlane && p.Inst != a.self.Inst && p.Inst != d.Leader.Inst {
+		switch {
+		case p.Inst == d.Leader.Inst:
+			seen = true
+		case p.ControlPlane && p.Inst != a.self.Inst:
 			out = append(out, agent.Peer{Inst: p.Inst, Address: p.Address})
 		}
 	}
-	return out
+	if d.Mine || !d.Leader.Address.IsValid() {
+		return out
+	}
+	at := len(out)
+	if seen {
+		at = 0
+	}
+	return slices.Insert(out, at, agent.Peer{Inst: d.Leader.Inst, Address: d.Leader.Address})
 }
 
 // askControlPlane asks one control plane after the other until one answers.
@@ -194,7 +203,7 @@ func (a *Agent) askControlPlane(ctx context.Context, d election.Decree, ask func
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return errors.New("no control plane is in sight")
+		return errors.New("no control plane is in sight; power one on, or check that this server's gossip port reaches them")
 	}
 	return errors.Join(errs...)
 }

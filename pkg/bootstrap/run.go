@@ -90,6 +90,8 @@ type Agent struct {
 	flagsMu sync.Mutex
 	flags   Flags // as gossip was last told
 
+	unanswered atomic.Pointer[error] // why this server's directory does not answer
+
 	prepared  chan struct{}         // closed when host preparation is done
 	hindrance atomic.Pointer[error] // what hinders it now
 	connected atomic.Bool           // self, device, fabric and fence are there for Server to read

@@ -116,6 +116,9 @@ type Kubernetes interface {
 	// server answers and this node is registered.
 	Init(ctx context.Context, n plan.Node) error
 	Join(ctx context.Context, n plan.Node, j plan.Join) error
+	// Promoted says whether the etcd of this node votes; until then no other
+	// control plane can join.
+	Promoted(ctx context.Context, node string) (bool, error)
 	// Initialised and Joined say whether it has been done on this disk.
 	Initialised() bool
 	Joined() bool

@@ -26,15 +26,16 @@ type world struct {
 	t       *testing.T
 	cluster cluster.Cluster
 
-	mu      sync.Mutex
-	servers map[string]*testServer // by inst
-	inits   []string               // the ledger: who ran kubeadm init
-	joins   []string
-	joining int // control planes inside kubeadm join
-	rows    []member.Member
-	holder  string // of the turn to join
-	token   int64
-	changed chan struct{} // closed and replaced when gossip changes
+	mu           sync.Mutex
+	servers      map[string]*testServer // by inst
+	inits        []string               // the ledger: who ran kubeadm init
+	joins        []string
+	joining      int // control planes inside kubeadm join
+	rows         []member.Member
+	holder       string // of the turn to join
+	token        int64
+	releaseFails bool
+	changed      chan struct{} // closed and replaced when gossip changes
 }
 
 // testServer is one server with its disk.
@@ -68,7 +69,8 @@ type testServer struct {
 	// These many attempts fail before one goes well.
 	settleFails, connectFails, prepareFails int
 	resumed                                 int // times
-	saveFails                               bool
+	saveFails, directoryFails               bool
+	directoryPeers                          []netip.Addr // as Directory.Start was last told
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
@@ -437,8 +439,13 @@ type fakeDirectory struct{ s *testServer }
 
 func (f fakeDirectory) Start(ctx context.Context, _ uint64, _ string, _ netip.Addr, peers []netip.Addr) error {
 	f.s.world.mu.Lock()
+	f.s.directoryPeers = peers
+	fails := f.s.directoryFails
 	right := f.s.state.HoldsGo()
 	f.s.world.mu.Unlock()
+	if fails {
+		return errors.New("muster-directory.service ended with 78")
+	}
 	if len(peers) == 0 && !right {
 		return errors.New("no right to make a directory")
 	}
@@ -499,7 +506,7 @@ func (f fakeDirectory) ReleaseJoin(_ context.Context, inst string, token int64) 
 	w := f.s.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.holder != inst || w.token != token {
+	if w.releaseFails || w.holder != inst || w.token != token {
 		return errors.New("the turn is not held")
 	}
 	w.holder = ""

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 
@@ -96,6 +98,10 @@ func callFrom[A any](ctx context.Context, c *Client, p agent.Peer, method, path 
 	}
 	response, err := c.http(p).Do(req)
 	if err != nil {
+		var long *url.Error // repeats the address, with what a person does not ask for
+		if errors.As(err, &long) {
+			err = long.Err
+		}
 		return answer, from, fmt.Errorf("asking %s: %w", at, err)
 	}
 	defer response.Body.Close()
@@ -123,14 +129,24 @@ func refusal(at netip.AddrPort, path string, code int, body []byte) error {
 	if json.Unmarshal(body, &f) != nil || f.Error == "" {
 		f.Error = fmt.Sprintf("HTTP status %d", code)
 	}
+	text := fmt.Sprintf("%s says to %s: %s", at, path, f.Error)
 	switch code {
 	case http.StatusServiceUnavailable:
-		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, agent.ErrNotReady)
+		return told{text, agent.ErrNotReady}
 	case http.StatusForbidden:
-		return fmt.Errorf("%s says to %s: %s: %w", at, path, f.Error, agent.ErrRefused)
+		return told{text, agent.ErrRefused}
 	}
-	return fmt.Errorf("%s says to %s: %s", at, path, f.Error)
+	return errors.New(text)
 }
+
+// told is a refusal in the words of the server, which name its kind already.
+type told struct {
+	text string
+	kind error
+}
+
+func (t told) Error() string { return t.text }
+func (t told) Unwrap() error { return t.kind }
 
 // Fence delivers a fence message and returns the replies and who sent them.
 func (c *Client) Fence(ctx context.Context, p agent.Peer, message []byte) ([][]byte, agent.Caller, error) {

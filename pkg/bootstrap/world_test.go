@@ -56,6 +56,7 @@ type testServer struct {
 	stop       context.CancelFunc
 	done       chan error
 	healthy    bool
+	promoted   bool // its etcd votes
 	health     chan bool
 	addresses  []netip.Prefix
 	joinedWith plan.Join
@@ -348,13 +349,9 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 		s.world.t.Errorf("%s joins with Elastic IPs on lo: it would dial itself", s.name)
 	}
 	if j.ControlPlane {
-		s.world.mu.Lock()
-		s.world.joining++
-		if s.world.joining > 1 {
-			s.world.t.Error("two control planes join at once")
+		if err := s.joinEtcd(ctx); err != nil {
+			return err
 		}
-		s.world.mu.Unlock()
-		defer func() { s.world.mu.Lock(); s.world.joining--; s.world.mu.Unlock() }()
 	}
 	if err := sleep(ctx, 5*time.Second); err != nil {
 		return err
@@ -369,6 +366,32 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 	}
 	return nil
 }
+
+// joinEtcd is the part of a join in which etcd has a learner and takes no second.
+func (s *testServer) joinEtcd(ctx context.Context) error {
+	s.world.mu.Lock()
+	s.world.joining++
+	if s.world.joining > 1 {
+		s.world.t.Error("two control planes are etcd learners at once")
+	}
+	s.world.mu.Unlock()
+	err := sleep(ctx, 3*time.Second)
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.world.joining--
+	s.promoted = err == nil
+	return err
+}
+
+func (s *testServer) Promoted(context.Context, string) (bool, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	if !s.promoted {
+		return false, errors.New("connection refused")
+	}
+	return true, nil
+}
+
 func (s *testServer) Initialised() bool { return s.Done("init") }
 func (s *testServer) Joined() bool      { return s.Done("join") }
 func (s *testServer) Resume(context.Context) error {

@@ -161,3 +161,62 @@ func TestRunbookHasEverySentence(t *testing.T) {
 		}
 	}
 }
+
+// TestRunbookHasNothingElse says which sentences of the runbook no program says
+// any more. It compares the longest piece without a value.
+func TestRunbookHasNothingElse(t *testing.T) {
+	said := corpus(t)
+	data, err := os.ReadFile("../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := regexp.MustCompile("`[^`]+`")
+	for n, line := range strings.Split(string(data), "\n") {
+		for _, s := range span.FindAllString(line, -1) {
+			s = strings.TrimPrefix(strings.Trim(s, "`"), "waits: ")
+			longest := ""
+			for _, piece := range strings.Split(regexp.MustCompile(`<[^<>]*>`).ReplaceAllString(s, placeholder), placeholder) {
+				if piece = strings.Trim(piece, " ,;:"); len(piece) > len(longest) {
+					longest = piece
+				}
+			}
+			if len(strings.Fields(longest)) >= enough && !strings.Contains(said, longest) {
+				t.Errorf("docs/runbook.md:%d: no source says %q", n+1, longest)
+			}
+		}
+	}
+}
+
+// corpus is every string of the product's sources, with a placeholder for each
+// value, and the script that fetches the agent.
+func corpus(t *testing.T) string {
+	t.Helper()
+	script, err := os.ReadFile("../pkg/userdata/fetch.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	b.WriteString(regexp.MustCompile(`\$\([^"]*\)|\$[a-z]+|\$\{[^}]*\}`).ReplaceAllString(string(script), placeholder))
+	for _, dir := range []string{"../pkg/*/*.go", "../cmd/bootstrap/*.go"} {
+		files, err := filepath.Glob(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range files {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if e, ok := n.(ast.Expr); ok {
+					b.WriteString(strings.ReplaceAll(verb.ReplaceAllString(flatten(e), placeholder), "`", "") + "\n")
+				}
+				return true
+			})
+		}
+	}
+	return b.String()
+}

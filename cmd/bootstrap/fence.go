@@ -52,11 +52,14 @@ func fenceCommand(ctx context.Context, args []string, stdout, _ io.Writer) error
 	if !ok {
 		return flags.wrong(fmt.Errorf("unknown check %q: expected check-init, check-kubelet or check-announce", check))
 	}
-	c, err := readCluster(*config)
-	if err != nil {
-		return err
+	traces, err := readTraces(serverPaths())
+	if err == nil && check == "check-init" {
+		var c cluster.Cluster
+		if c, err = readCluster(*config); err != nil {
+			return err
+		}
+		err = readInitTraces(ctx, serverPaths(), c, &traces)
 	}
-	traces, err := readTraces(ctx, serverPaths(), c, check == "check-init")
 	if err != nil {
 		return exitError{exitConfig, err}
 	}
@@ -78,11 +81,12 @@ func serverPaths() tracePaths {
 	}
 }
 
-// readTraces collects what the checks decide on. probe also asks the endpoint
-// whether another cluster answers there. What cannot be read is an error, never
-// the same as not there: the checks would permit what they must not.
-func readTraces(ctx context.Context, at tracePaths, c cluster.Cluster, probe bool) (bootstrap.Traces, error) {
-	t := bootstrap.Traces{SpecID: c.Spec.ID, Endpoint: c.Spec.Kubernetes.Endpoint.Address}
+// readTraces collects what every check decides on. What cannot be read is an
+// error, never the same as not there: the checks would permit what they must not.
+// Nothing else is read: a formed node must not stay down for a file that has no
+// part in the decision.
+func readTraces(at tracePaths) (bootstrap.Traces, error) {
+	var t bootstrap.Traces
 	found, err := durable.Read(at.elect)
 	if err != nil {
 		return t, err
@@ -103,20 +107,29 @@ func readTraces(ctx context.Context, at tracePaths, c cluster.Cluster, probe boo
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return t, fmt.Errorf("reading the cluster CA: %w", err)
 	}
+	return t, nil
+}
+
+// readInitTraces adds what kubeadm init needs beside: the cluster file, what an
+// earlier run left, and whether another cluster answers at the endpoint.
+func readInitTraces(ctx context.Context, at tracePaths, c cluster.Cluster, t *bootstrap.Traces) error {
+	t.SpecID, t.Endpoint = c.Spec.ID, c.Spec.Kubernetes.Endpoint.Address
 	if _, err := os.Stat(at.adminConf); err == nil {
 		t.AdminConf = true
 	} else if !errors.Is(err, os.ErrNotExist) {
-		return t, fmt.Errorf("looking for admin.conf: %w", err)
+		return fmt.Errorf("looking for admin.conf: %w", err)
 	}
 	entries, err := durable.ReadJournal(at.journal)
 	if err != nil {
-		return t, err
+		return err
 	}
 	t.InitStarted = durable.Last(entries, kubeadm.StepInit) != ""
-	if probe {
-		t.OtherCA = otherCA(ctx, t.Endpoint, ca)
+	ca, err := os.ReadFile(at.ca)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("reading the cluster CA: %w", err)
 	}
-	return t, nil
+	t.OtherCA = otherCA(ctx, t.Endpoint, ca)
+	return nil
 }
 
 // otherCA says whether the endpoint answers TLS with a certificate that the CA

@@ -114,13 +114,38 @@ func (r fenceRig) write(t *testing.T, path string, data []byte) {
 	}
 }
 
-func (r fenceRig) check(t *testing.T, probe bool) (bootstrap.Traces, error) {
+func (r fenceRig) check(t *testing.T) error {
 	t.Helper()
-	traces, err := readTraces(t.Context(), r.paths, r.cluster, probe)
+	traces, err := readTraces(r.paths)
 	if err != nil {
-		return traces, err
+		return err
 	}
-	return traces, bootstrap.CheckInit(traces)
+	if err := readInitTraces(t.Context(), r.paths, r.cluster, &traces); err != nil {
+		return err
+	}
+	return bootstrap.CheckInit(traces)
+}
+
+// TestFormedNodeStarts: what has no part in the decision keeps no kubelet down.
+func TestFormedNodeStarts(t *testing.T) {
+	r := newFenceRig(t)
+	if err := os.Mkdir(r.paths.journal, 0o700); err != nil { // a journal that cannot be read
+		t.Fatal(err)
+	}
+	traces, err := readTraces(r.paths) // nor is there a cluster file
+	if err == nil {
+		err = bootstrap.CheckStart(traces)
+	}
+	if err != nil {
+		t.Errorf("the kubelet stays down: %v", err)
+	}
+	remove(t, r.paths.goStands)
+	if traces, err = readTraces(r.paths); err != nil {
+		t.Fatal(err)
+	}
+	if err := bootstrap.CheckStart(traces); err == nil {
+		t.Error("the kubelet of an unconfirmed holder of GO starts")
+	}
 }
 
 // TestReadTraces: from the files that a server really has, the check permits, and
@@ -171,7 +196,7 @@ func TestReadTraces(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newFenceRig(t)
 			tt.change(t, &r)
-			_, err := r.check(t, true)
+			err := r.check(t)
 			if got := err != nil; got != (tt.want != "") || got && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, expected %q", err, tt.want)
 			}

@@ -77,10 +77,12 @@ func notChosen(s election.State) error {
 
 // CheckStart says whether kubelet and the announcer may start. Only a server
 // that holds a GO which is not sealed is in question: it may have been
-// superseded while it was off, and must not rise on its own.
+// superseded while it was off, and must not rise on its own. The cluster file has
+// no say: one that a later release finds fault with must not keep a formed node
+// down, and another one must not let a superseded node up.
 func CheckStart(t Traces) error {
 	s := t.State
-	if s == nil || s.SpecID != t.SpecID {
+	if s == nil {
 		return nil // never formed by this election; Kubernetes is the authority
 	}
 	if s.IsSealed() {

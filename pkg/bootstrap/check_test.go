@@ -134,7 +134,8 @@ func TestCheckStart(t *testing.T) {
 	}
 	runChecks(t, CheckStart, []check{
 		{"no state: Kubernetes decides", chosen(func(t *Traces) { t.State = nil }), ""},
-		{"another cluster's state", chosen(func(t *Traces) { t.SpecID = "77"; t.Stands = false }), ""},
+		{"another cluster's state that holds GO", chosen(func(t *Traces) { t.SpecID = "77"; t.Stands = false }), unconfirmed("0")},
+		{"a cluster file that cannot be read", chosen(func(t *Traces) { t.SpecID = ""; seal(t); t.Stands = false }), ""},
 		{"nothing decided", chosen(func(t *Traces) { t.State = state() }), ""},
 		{"leads without GO", chosen(func(t *Traces) { t.State = state(leads(me)) }), ""},
 		{"another was chosen", chosen(func(t *Traces) { t.State, t.Stands = state(leads(cp2), goValue), false }), ""},

@@ -17,7 +17,6 @@ import (
 const (
 	renewJoinEvery     = 20 * time.Second // a turn is taken over after 3 min without renewal
 	giveBackFor        = 3 * time.Minute  // by then another has taken the turn over
-	releaseTimeout     = 30 * time.Second
 	kubeadmJoinTimeout = 30 * time.Minute // above every timeout in kubeadm's configuration
 )
 

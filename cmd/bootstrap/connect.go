@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -14,7 +16,6 @@ import (
 	"github.com/mustermetal/muster/pkg/identity"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/rpc"
-	"golang.org/x/sync/errgroup"
 )
 
 // connect opens what needs to know who this server is: keys, which it keeps in

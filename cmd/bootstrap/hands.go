@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/announce"
 	"github.com/mustermetal/muster/pkg/directory"
@@ -16,7 +18,6 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
 	"github.com/mustermetal/muster/pkg/systemd"
-	"golang.org/x/sys/unix"
 )
 
 // speaker runs the BGP speaker's unit and talks to its socket.

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
-	"golang.org/x/sync/errgroup"
 )
 
 // Times of a join.

@@ -2,12 +2,13 @@ package bootstrap
 
 import (
 	"context"
+	"net/netip"
+
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
-	"net/netip"
 )
 
 // Metadata reads what the platform says of this server, from the service or,

@@ -6,12 +6,13 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
-	"golang.org/x/sync/errgroup"
 )
 
 // startFence gives the core its state and what this server brings.

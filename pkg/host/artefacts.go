@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mustermetal/muster/pkg/layout"
 	"golang.org/x/sys/unix"
+
+	"github.com/mustermetal/muster/pkg/layout"
 )
 
 // artefacts are the programs that a node is made of.

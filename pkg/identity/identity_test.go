@@ -17,8 +17,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/mustermetal/muster/pkg/cluster"
 	"pgregory.net/rapid"
+
+	"github.com/mustermetal/muster/pkg/cluster"
 )
 
 const (

@@ -10,10 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/plan"
-	"gopkg.in/yaml.v3"
 )
 
 // The types below are the part of kubeadm.k8s.io/v1beta4 that muster writes. The

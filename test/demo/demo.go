@@ -10,9 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mustermetal/muster/images"
 	"github.com/mustermetal/muster/test/rig"
-	"golang.org/x/sync/errgroup"
 )
 
 // demo is the whole show, top to bottom.

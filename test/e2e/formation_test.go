@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/test/rig"
-	"golang.org/x/sync/errgroup"
 )
 
 // formation is one cluster under test.

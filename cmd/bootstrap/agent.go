@@ -54,7 +54,12 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	return a.Run(ctx, func(ctx context.Context, server *bootstrap.Server) error {
 		return serveLocal(ctx, layout.Socket, server, func() {
 			notifyOnce(log, systemd.Ready())
-			go systemd.Watchdog(ctx, server.Alive, func(err error) { log.Error("watchdog", "error", err) })
+			go func() {
+				stuck := func(err error) { log.Error("watchdog", "error", err) }
+				if err := systemd.Watchdog(ctx, server.Alive, stuck); err != nil {
+					stuck(err)
+				}
+			}()
 		})
 	})
 }

@@ -62,7 +62,7 @@ func Run(ctx context.Context, o Options) error {
 	if a.notify == nil {
 		a.notify = func(string) {}
 	}
-	listener, err := listen(o.Socket)
+	listener, err := listen(ctx, o.Socket)
 	if err != nil {
 		return err
 	}

@@ -72,14 +72,16 @@ type withholdRequest struct {
 // listen makes the socket. One that a killed speaker left is replaced; one that
 // answers is an error: two speakers with the same source address keep each
 // other's sessions down without a word.
-func listen(path string) (net.Listener, error) {
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	dialer := net.Dialer{Timeout: time.Second}
+	if c, err := dialer.DialContext(ctx, "unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("another speaker answers on %s: stop it first", path), c.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("replace the socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on the speaker's socket: %w", err)
 	}

@@ -2,6 +2,7 @@ package announce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -54,7 +55,7 @@ func followLo(ctx context.Context, report func(map[netip.Prefix]bool)) error {
 		}
 		report(have)
 		// Only that something changed counts; EAGAIN is the time for a resync.
-		if _, _, err := s.Receive(); err != nil && err != unix.EAGAIN {
+		if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.EAGAIN) {
 			return fmt.Errorf("receive address events: %w", err)
 		}
 	}

@@ -187,7 +187,7 @@ func (a packetAddress) prefix() (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("address %q: %w", a.Address, err)
 	}
 	addr = addr.Unmap().WithZone("")
-	bits := -1
+	var bits int
 	switch {
 	case a.CIDR != nil:
 		bits = int(*a.CIDR)

@@ -104,8 +104,9 @@ func retry(ctx context.Context, what string, op func(context.Context) error) err
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return fmt.Errorf("%s: %w", what, context.Canceled)
 			}
+			// Not wrapped: the last error is no second kind of this one.
 			return fmt.Errorf("%s: %w: no answer within %s, last: %v; a majority of the control planes that hold it must be up",
-				what, ErrUnavailable, operationTimeout, err)
+				what, ErrUnavailable, operationTimeout, err) //nolint:errorlint // see above
 		case <-timer.C:
 		}
 		wait = min(2*wait, 250*time.Millisecond)

@@ -3,7 +3,6 @@ package directory
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -61,6 +60,41 @@ func TestEveryRestartFindsTheRows(t *testing.T) {
 			t.Errorf("members at %s after the restart: %s", h.config.Address, got)
 		}
 	}
+}
+
+// A node that waits for the others is not damaged, however often it was ended
+// while it did: three power cuts in a row must not make all nodes throw their
+// files away and wait for each other.
+func TestWaitingIsNoFailedStart(t *testing.T) {
+	hosts := form(t, 3)
+	cancelAll(hosts)
+	for _, h := range hosts {
+		h.stop(t)
+	}
+	h := hosts[1]
+	starts := filepath.Join(h.config.Dir, startsFile)
+	if err := os.WriteFile(starts, []byte("2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan struct{}, 8)
+	h.config.Status = func(text string) {
+		if strings.HasPrefix(text, "waiting since") {
+			waiting <- struct{}{}
+		}
+	}
+	h.begin(t)
+	select {
+	case <-waiting:
+	case err := <-h.done:
+		h.cancel = nil
+		t.Fatalf("ended: %v", err)
+	case <-time.After(15 * time.Second):
+		t.Fatal("does not say that it waits")
+	}
+	if data, err := os.ReadFile(starts); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("failed starts while it waits: %q, %v; expected none", data, err)
+	}
+	h.stop(t)
 }
 
 func TestWipedJoinerComesBack(t *testing.T) {
@@ -297,7 +331,7 @@ func TestSecondProcessIsKeptAway(t *testing.T) {
 	hosts := newHosts(t, 1)
 	hosts[0].run(t)
 	c := hosts[0].config
-	c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	c.Log = slog.New(slog.DiscardHandler)
 	if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("a second Run on the same files: %v", err)
 	}

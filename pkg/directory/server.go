@@ -134,10 +134,13 @@ func (n *node) settle(ctx context.Context) error {
 	if !slices.ContainsFunc(members, func(m Node) bool { return m.Address == c.Address.String() }) {
 		return n.expelled()
 	}
-	if err := writeFormed(c.Dir, c.decree()); err != nil {
-		return err
-	}
-	if err := os.Remove(filepath.Join(c.Dir, startsFile)); err != nil {
+	return writeFormed(c.Dir, c.decree())
+}
+
+// survived ends the count of failed starts: damaged files kill the process as it
+// opens them, and one that waits for a leader has opened them.
+func (n *node) survived() error {
+	if err := os.Remove(filepath.Join(n.config.Dir, startsFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("end the count of starts: %w", err)
 	}
 	return nil
@@ -153,11 +156,15 @@ func (n *node) expelled() error {
 }
 
 func (n *node) awaitReady(ctx context.Context) error {
+	const first, later = 2 * time.Second, 10 * time.Second
 	began := time.Now()
-	for {
-		wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+	for patience := first; ; patience = later {
+		wait, cancel := context.WithTimeout(ctx, patience)
 		err := n.app.Ready(wait)
 		cancel()
+		if err := n.survived(); err != nil {
+			return err
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

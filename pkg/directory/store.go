@@ -247,7 +247,7 @@ func (s *store) Nodes(ctx context.Context) ([]Node, error) {
 	defer cancel()
 	nodes, err := s.nodes(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the directory's nodes: %w: %v", ErrUnavailable, err)
+		return nil, fmt.Errorf("list the directory's nodes: %w: %w", ErrUnavailable, err)
 	}
 	return nodes, nil
 }

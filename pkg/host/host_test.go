@@ -136,7 +136,7 @@ io.containerd.grpc.v1                  cri                      -               
 func setUp(t *testing.T) (*Host, *machine) {
 	t.Helper()
 	// A path of a socket has at most 107 characters, and t.TempDir is long.
-	root, err := os.MkdirTemp("", "host")
+	root, err := os.MkdirTemp("", "host") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

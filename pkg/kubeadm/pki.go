@@ -122,7 +122,7 @@ func ReadAuthorities(dir string) (Authorities, error) {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			// Not wrapped: a hole in the set is no absence of it.
-			return Authorities{}, fmt.Errorf("reading the cluster's certificate authorities: %v; the set in %s is damaged, restore it from another control plane", err, dir)
+			return Authorities{}, fmt.Errorf("reading the cluster's certificate authorities: %v; the set in %s is damaged, restore it from another control plane", err, dir) //nolint:errorlint // see above
 		}
 		files[name] = data
 	}

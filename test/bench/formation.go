@@ -106,7 +106,7 @@ func (b *bench) awaitNodes(ctx context.Context, r *rig.Rig) (time.Time, error) {
 		select {
 		case <-ctx.Done():
 			again.Stop()
-			return time.Time{}, errors.Join(context.Cause(ctx), fmt.Errorf("Ready are %d of %d nodes; the last watch: %w", count(ready), b.controlPlanes+b.workers, err))
+			return time.Time{}, errors.Join(context.Cause(ctx), fmt.Errorf("%d of %d nodes are Ready; the last watch: %w", count(ready), b.controlPlanes+b.workers, err))
 		case <-again.C:
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/mustermetal/muster/images"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
@@ -227,12 +228,14 @@ func testMetadata(ctx context.Context, t *testing.T, s *Server) {
 	var d struct {
 		Hostname string
 		Tags     []string
-		BGP      []struct{ Customer_IP, MD5_Password string } `json:"bgp_neighbors"`
+		BGP      []struct {
+			CustomerIP string `json:"customer_ip"`
+		} `json:"bgp_neighbors"`
 	}
 	if err := json.Unmarshal([]byte(document), &d); err != nil {
 		t.Fatal(err)
 	}
-	if d.Hostname != "one" || len(d.Tags) != 1 || len(d.BGP) != 1 || d.BGP[0].Customer_IP != s.Addr.String() {
+	if d.Hostname != "one" || len(d.Tags) != 1 || len(d.BGP) != 1 || d.BGP[0].CustomerIP != s.Addr.String() {
 		t.Errorf("the metadata is not this server's: %+v", d)
 	}
 	if userData, err := get("/userdata"); err != nil || userData != plainUserData {

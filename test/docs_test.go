@@ -6,12 +6,15 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // explained are the sources whose sentences reach a person: by status, by the
@@ -23,9 +26,9 @@ var explained = []string{
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go",
 	"pkg/durable/store.go",
 	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go",
-	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go", "pkg/kubeadm/etcd.go",
+	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go",
 	"pkg/systemd/*.go",
-	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go",
+	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go",
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
 	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
@@ -219,4 +222,150 @@ func corpus(t *testing.T) string {
 		}
 	}
 	return b.String()
+}
+
+// TestGuide does what the guide says: it writes the files of blocks marked
+// "file:", runs the commands of blocks marked "run", and compares what they print.
+func TestGuide(t *testing.T) {
+	guide, err := os.ReadFile("../docs/guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, dir := t.TempDir(), t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "userdata"), "../cmd/userdata")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building userdata: %v\n%s", err, out)
+	}
+	blocks := regexp.MustCompile("(?s)<!-- (run|file: [^ ]+) -->\n```[a-z]+\n(.*?)```\n").FindAllStringSubmatch(string(guide), -1)
+	if len(blocks) < 5 {
+		t.Fatalf("docs/guide.md has %d marked blocks, expected at least 5", len(blocks))
+	}
+	for _, block := range blocks {
+		if name, ok := strings.CutPrefix(block[1], "file: "); ok {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(block[2]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		var script, want strings.Builder
+		for line := range strings.Lines(block[2]) {
+			if command, ok := strings.CutPrefix(line, "$ "); ok {
+				script.WriteString(command)
+			} else {
+				want.WriteString(line)
+			}
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-e")
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader(script.String())
+		cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s%v", script.String(), err)
+		}
+		if diff := cmp.Diff(sizeless(want.String()), sizeless(string(out))); diff != "" {
+			t.Errorf("docs/guide.md: %sprints (-guide +now):\n%s", script.String(), diff)
+		}
+	}
+}
+
+// sizeless takes away the size of the user-data, which changes with every unit.
+func sizeless(text string) string {
+	return regexp.MustCompile(`[0-9]+ of ([0-9]+ bytes)`).ReplaceAllString(text, "N of $1")
+}
+
+// TestStatusInTheGuide holds the tables of the guide to the form that status
+// prints, as its golden files have it.
+func TestStatusInTheGuide(t *testing.T) {
+	header := func(path string) []string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for line := range strings.Lines(string(data)) {
+			if strings.HasPrefix(line, "NAME ") {
+				out = append(out, strings.Join(strings.Fields(line), " "))
+			}
+		}
+		return out
+	}
+	golden, shown := header("../cmd/bootstrap/testdata/status-ready.golden"), header("../docs/guide.md")
+	if len(golden) != 1 || len(shown) == 0 {
+		t.Fatalf("%d tables in the golden file, %d in the guide", len(golden), len(shown))
+	}
+	for _, line := range shown {
+		if line != golden[0] {
+			t.Errorf("the guide shows %q, status prints %q", line, golden[0])
+		}
+	}
+}
+
+// TestLinks follows every relative link of the documents, headings included.
+func TestLinks(t *testing.T) {
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(documents) == 0 {
+		t.Fatal("no documents", err)
+	}
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for _, path := range append(documents, "../README.md") {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(data), -1) {
+			target, heading, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			at := path
+			if target != "" {
+				at = filepath.Join(filepath.Dir(path), target)
+			}
+			linked, err := os.ReadFile(at)
+			if err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
+			} else if heading != "" && !slices.Contains(headings(string(linked)), heading) {
+				t.Errorf("%s links to %s, which has no such heading", path, m[1])
+			}
+		}
+	}
+}
+
+// headings are the anchors that GitHub gives a document's headings.
+func headings(text string) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		if title := strings.TrimLeft(line, "#"); title != line && strings.HasPrefix(title, " ") {
+			kept := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), "")
+			out = append(out, strings.ReplaceAll(kept, " ", "-"))
+		}
+	}
+	return out
+}
+
+// TestArchitectureHasTheFloors compares the table in docs/architecture.md with
+// the one that TestFloors enforces.
+func TestArchitectureHasTheFloors(t *testing.T) {
+	data, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{}
+	for pkg, floor := range floors {
+		want[strings.TrimPrefix(pkg, "pkg/")] = floor
+	}
+	got := map[string]int{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([0-9]) \| ([^|]+) \|`).FindAllStringSubmatch(string(data), -1) {
+		floor, err := strconv.Atoi(row[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pkg := range strings.SplitSeq(row[2], ",") {
+			got[strings.TrimSpace(pkg)] = floor
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("floors in docs/architecture.md (-enforced +written):\n%s", diff)
+	}
 }

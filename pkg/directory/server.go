@@ -134,7 +134,7 @@ func (n *node) settle(ctx context.Context) error {
 	if !slices.ContainsFunc(members, func(m Node) bool { return m.Address == c.Address.String() }) {
 		return n.expelled()
 	}
-	return writeFormed(c.Dir, c.decree())
+	return errors.Join(writeFormed(c.Dir, c.decree()), n.survived())
 }
 
 // survived ends the count of failed starts: damaged files kill the process as it
@@ -162,14 +162,14 @@ func (n *node) awaitReady(ctx context.Context) error {
 		wait, cancel := context.WithTimeout(ctx, patience)
 		err := n.app.Ready(wait)
 		cancel()
+		if err == nil && ctx.Err() == nil {
+			return nil
+		}
 		if err := n.survived(); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		if err == nil {
-			return nil
 		}
 		n.config.say(ctx, fmt.Sprintf("waiting since %s for a leader of the directory; a majority of the control planes that hold it must be up (peers: %s)",
 			time.Since(began).Round(time.Second), strings.Join(n.config.others(), ", ")))

@@ -128,7 +128,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Host:       newHost(c, units, log),
 		Journal:    journal,
 		Kubernetes: newKubernetes(c, units, journal),
-		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), port: c.Spec.Ports.Directory, state: id.current},
+		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), plan: layout.DirectoryPlan, port: c.Spec.Ports.Directory, state: id.current},
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock)},
 		Health:     health{},
 		Clock:      clock{},

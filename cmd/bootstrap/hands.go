@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -76,10 +79,18 @@ func (clock) Synchronised() (bool, error) {
 	return state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0, nil
 }
 
+// directoryUnits is what directoryUnit needs of systemd.
+type directoryUnits interface {
+	Start(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
+	Activating(ctx context.Context, unit string) (bool, error)
+}
+
 // directoryUnit runs the directory's unit and talks to its socket.
 type directoryUnit struct {
-	units  *systemd.Manager
+	units  directoryUnits
 	client *directory.Client
+	plan   string // the path of its plan, layout.DirectoryPlan on a server
 	port   uint16
 	state  func() election.State
 }
@@ -98,14 +109,31 @@ func (d directoryUnit) Start(ctx context.Context, epoch uint64, caHash string, a
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(layout.DirectoryPlan, data, 0o600); err != nil {
+	old, err := os.ReadFile(d.plan)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the directory's former plan: %w", err)
+	}
+	if err := durable.WriteFile(d.plan, data, 0o600); err != nil {
 		return err
 	}
-	if err := d.units.Start(ctx, layout.UnitDirectory); err != nil {
+	if err := d.run(ctx, !bytes.Equal(old, data)); err != nil {
 		return err
 	}
 	_, err = d.client.Members(ctx)
 	return err
+}
+
+// run starts the unit. One that still waits for the peers of a former plan, who
+// may be gone for good, starts again with those of the new one.
+func (d directoryUnit) run(ctx context.Context, replanned bool) error {
+	waits, err := d.units.Activating(ctx, layout.UnitDirectory)
+	if err != nil {
+		return err
+	}
+	if waits && replanned {
+		return d.units.Restart(ctx, layout.UnitDirectory)
+	}
+	return d.units.Start(ctx, layout.UnitDirectory)
 }
 
 func (d directoryUnit) ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error) {

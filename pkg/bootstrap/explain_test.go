@@ -5,7 +5,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
+	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 )
@@ -119,5 +121,54 @@ func TestReturnedHolderWaitsForConfirmation(t *testing.T) {
 			}
 			w.formed(5*time.Minute, "cp1", "cp2", "cp3")
 		})
+	}
+}
+
+// With policy auto a clock that NTP does not keep is believed a minute after all
+// else was ready, however the phases went meanwhile.
+func TestClockIsBelievedAfterAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 0)
+		defer w.shutdown()
+		w.cluster.Spec.Time.Require = cluster.TimeAuto
+		w.clockUnsynced = true
+		w.boot("cp1")
+		time.Sleep(50 * time.Second) // virtual: synctest
+		w.boot("cp2")
+		time.Sleep(20 * time.Second) // virtual
+		if d := w.named("cp1").agent.fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
+			st := w.named("cp1").agent.board.read()
+			t.Errorf("70 s after cp1 was ready: %s, waits for %q", d.Phase, st.Waiting)
+		}
+	})
+}
+
+// A node that Kubernetes no longer calls Ready is not shown as ready.
+func TestReadyIsNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 0)
+		defer w.shutdown()
+		w.boot("cp1")
+		w.formed(5*time.Minute, "cp1")
+		w.mu.Lock()
+		w.named("cp1").notReady = true
+		w.mu.Unlock()
+		time.Sleep(time.Minute) // virtual: synctest
+		w.says("cp1", member.Waiting, "Kubernetes to call this node Ready")
+		w.mu.Lock()
+		w.named("cp1").notReady = false
+		w.mu.Unlock()
+		w.formed(10*time.Second, "cp1")
+	})
+}
+
+// What a row can hold of a long sentence is in the row.
+func TestLongDetailIsCut(t *testing.T) {
+	long := strings.Repeat("ä", 2000)
+	if got := cut(long); len(got) > 1024 || !strings.HasPrefix(long, strings.TrimSuffix(got, "…")) || !utf8.ValidString(got) {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+	if got := cut("short"); got != "short" {
+		t.Errorf("%q", got)
 	}
 }

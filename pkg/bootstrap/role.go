@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -218,7 +219,7 @@ func (a *Agent) reportPhases(ctx context.Context) error {
 		phase, detail, changed := a.board.status.Phase, a.board.status.Waiting, a.board.changed
 		a.board.mu.Unlock()
 		if phase != reported {
-			if a.reportPhase(ctx, agent.PhaseReport{Phase: phase, Detail: detail}) == nil {
+			if a.reportPhase(ctx, agent.PhaseReport{Phase: phase, Detail: cut(detail)}) == nil {
 				reported = phase
 				continue
 			}
@@ -243,4 +244,17 @@ func (a *Agent) reportPhase(ctx context.Context, r agent.PhaseReport) error {
 	return a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
 		return a.fabric.Calls.ReportPhase(ctx, p, r)
 	})
+}
+
+// rowDetail is how much of a sentence a row of the directory holds, in bytes.
+const rowDetail = 1024
+
+// cut shortens a sentence to what a row holds: one that names a hundred missing
+// servers would be refused.
+func cut(sentence string) string {
+	const more = "…"
+	if len(sentence) <= rowDetail {
+		return sentence
+	}
+	return strings.ToValidUTF8(sentence[:rowDetail-len(more)], "") + more
 }

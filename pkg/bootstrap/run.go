@@ -93,6 +93,8 @@ type Agent struct {
 
 	unanswered atomic.Pointer[error] // why this server's directory does not answer
 
+	clockAsked time.Time // when all but the clock was ready; of watchFitness alone
+
 	prepared  chan struct{}         // closed when host preparation is done
 	hindrance atomic.Pointer[error] // what hinders it now
 	connected atomic.Bool           // self, device, fabric and fence are there for Server to read
@@ -315,20 +317,27 @@ func (a *Agent) decide(ctx context.Context) (election.Decree, error) {
 }
 
 // stay is step 10: formed. The loops go on; this one watches that the node is
-// Ready, which is all that is left to wait for.
+// Ready, which is all that is left to wait for. A node that was is asked a few
+// times before it is called anything else: an API server that is slow for a
+// moment is no news.
 func (a *Agent) stay(ctx context.Context) error {
-	const settled, watching = 30 * time.Second, time.Second
-	for {
+	const settled, watching, patience = 30 * time.Second, time.Second, 3
+	for missed := 0; ; missed++ {
 		ready, err := a.Kubernetes.NodeReady(ctx, a.self.Node.Name)
 		pause := watching
-		switch {
+		switch was := a.board.read().Phase == member.Ready; {
 		case ready:
 			a.board.enter(member.Ready)
-			pause = settled
-		case err != nil:
-			a.board.problem(err)
+			missed, pause = 0, settled
+		case was && missed < patience:
 		default:
+			if was {
+				a.board.enter(member.Waiting)
+			}
 			a.board.wait("Kubernetes to call this node Ready; kubectl describe node " + a.self.Node.Name + " says why it does not")
+			if err != nil {
+				a.board.problem(err)
+			}
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return nil

@@ -187,7 +187,10 @@ func (a *Agent) clockProblem(ctx context.Context) string {
 		offsets = a.clockOffsets(ctx)
 	}
 	d := a.fence.read()
-	return plan.ClockProblem(policy, synced, a.Now().Sub(a.board.read().Since), offsets, d.Quorum)
+	if a.clockAsked.IsZero() {
+		a.clockAsked = a.Now()
+	}
+	return plan.ClockProblem(policy, synced, a.Now().Sub(a.clockAsked), offsets, d.Quorum)
 }
 
 // clockOffsets asks the servers in sight for their time and returns how far

@@ -26,16 +26,17 @@ type world struct {
 	t       *testing.T
 	cluster cluster.Cluster
 
-	mu           sync.Mutex
-	servers      map[string]*testServer // by inst
-	inits        []string               // the ledger: who ran kubeadm init
-	joins        []string
-	joining      int // control planes inside kubeadm join
-	rows         []member.Member
-	holder       string // of the turn to join
-	token        int64
-	releaseFails bool
-	changed      chan struct{} // closed and replaced when gossip changes
+	mu            sync.Mutex
+	servers       map[string]*testServer // by inst
+	inits         []string               // the ledger: who ran kubeadm init
+	joins         []string
+	joining       int // control planes inside kubeadm join
+	rows          []member.Member
+	holder        string // of the turn to join
+	token         int64
+	releaseFails  bool
+	clockUnsynced bool
+	changed       chan struct{} // closed and replaced when gossip changes
 }
 
 // testServer is one server with its disk.
@@ -71,6 +72,7 @@ type testServer struct {
 	settleFails, connectFails, prepareFails int
 	resumed                                 int // times
 	saveFails, directoryFails               bool
+	notReady                                bool
 	directoryPeers                          []netip.Addr // as Directory.Start was last told
 }
 
@@ -213,7 +215,7 @@ func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 	}
 	return sleep(ctx, time.Second)
 }
-func (s *testServer) Synchronised() (bool, error) { return true, nil }
+func (s *testServer) Synchronised() (bool, error) { return !s.world.clockUnsynced, nil }
 func (s *testServer) Save(st election.State) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
@@ -414,7 +416,11 @@ func (s *testServer) Healthy(context.Context) error {
 func (s *testServer) BootstrapToken(context.Context) (string, error) {
 	return "abcdef.0123456789abcdef", nil
 }
-func (s *testServer) NodeReady(context.Context, string) (bool, error) { return true, nil }
+func (s *testServer) NodeReady(context.Context, string) (bool, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return !s.notReady, nil
+}
 
 // Health and network.
 

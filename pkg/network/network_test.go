@@ -1,7 +1,9 @@
 package network
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -12,10 +14,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/mustermetal/muster/pkg/plan"
 )
@@ -101,9 +105,18 @@ func kernelWorld(t *testing.T) world {
 			}
 		}
 	})
-	must(t, netlink.LinkSetUp(up))
-	must(t, netlink.LinkSetUp(mustLink(t, "up1")))
+	for _, name := range []string{"up0", "up1"} {
+		// A link-local address would come a second later, with events.
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/addr_gen_mode", []byte("1"), 0o644); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		must(t, netlink.LinkSetUp(mustLink(t, name)))
+	}
+	for _, name := range []string{"up0", "up1"} {
+		within(t, patience, name+" has a carrier", func() bool { return mustLink(t, name).Attrs().OperState == netlink.OperUp })
+	}
 	setLinkAddresses(t)
+	settle(t)
 	return newWorld(t, kernelLoopback{}, kernelTable{})
 }
 
@@ -117,6 +130,35 @@ func setLinkAddresses(t *testing.T) {
 		}
 		must(t, netlink.AddrReplace(up, a))
 	}
+}
+
+// patience is for the kernel's own work, on a machine that is busy.
+const patience = 10 * time.Second
+
+// settle waits for what the kernel does after the call that adds an IPv6 address
+// has returned: a worker of its own adds the route to the address, and both
+// events come then.
+func settle(t *testing.T) {
+	t.Helper()
+	within(t, patience, "every IPv6 address has its route", func() bool {
+		routed := map[string]bool{}
+		local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+		routes, err := dump("local routes", func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		})
+		must(t, err)
+		for _, r := range routes {
+			routed[r.Dst.IP.String()] = true
+		}
+		addresses, err := dump("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
+		must(t, err)
+		return !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return !routed[a.IP.String()] })
+	})
+	// A route is listed before its event is sent, but both under the table's lock:
+	// who has held it since has the event behind him.
+	barrier := &netlink.Route{Dst: ipNet(prefix("100::1/128")), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_BLACKHOLE}
+	must(t, netlink.RouteAdd(barrier))
+	must(t, netlink.RouteDel(barrier))
 }
 
 func newWorld(t *testing.T, lo loopback, table routingTable) world {

@@ -27,11 +27,13 @@ func countWrites(t *testing.T, w world) func() int {
 		before := f.writes
 		return func() int { return f.writes - before }
 	}
+	settle(t)
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	must(t, err)
 	return func() int {
 		defer s.Close()
-		// Events are queued before the write that causes them returns.
+		// Events are queued before the write that causes them returns, but for an
+		// IPv6 address that was not there.
 		must(t, s.SetReceiveTimeout(&unix.Timeval{Usec: 1000}))
 		n := 0
 		for {
@@ -83,7 +85,10 @@ func TestRunHeals(t *testing.T) {
 		return cmp.Equal(w.onLo(t), []address{ourEIP, ourEIP6}, netipValues) &&
 			cmp.Equal(w.routes(t), []route{ourTor, ourTor6}, netipValues)
 	}
-	within(t, time.Second, "the plan is carried out", whole)
+	// Far below resync, so that an event heals; TestRunTiming holds how fast, by
+	// a clock that a busy machine does not slow.
+	const soon = resync / 3
+	within(t, soon, "the plan is carried out", whole)
 	up := mustLink(t, "up0")
 	for _, harm := range []struct {
 		name string
@@ -104,7 +109,7 @@ func TestRunHeals(t *testing.T) {
 		}},
 	} {
 		harm.do()
-		t.Logf("%s: healed after %v", harm.name, within(t, time.Second, harm.name+", then healed", whole))
+		t.Logf("%s: healed after %v", harm.name, within(t, soon, harm.name+", then healed", whole))
 	}
 }
 
@@ -129,6 +134,7 @@ func TestRemoveAddressDestroysConnections(t *testing.T) {
 	w := kernelWorld(t)
 	r := w.reconciler(t)
 	must(t, r.Apply(t.Context(), planned))
+	settle(t)
 	for _, p := range []netip.Prefix{eip, eip6} {
 		t.Run(p.String(), func(t *testing.T) {
 			// A dual-stack listener, as the API server's: its side of an IPv4
@@ -146,7 +152,7 @@ func TestRemoveAddressDestroysConnections(t *testing.T) {
 			defer server.Close()
 			must(t, r.RemoveAddress(t.Context(), p))
 			for _, c := range []net.Conn{client, server} {
-				must(t, c.SetReadDeadline(time.Now().Add(time.Second)))
+				must(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
 				_, err := c.Read(make([]byte, 1))
 				if errors.Is(err, os.ErrDeadlineExceeded) {
 					if _, derr := r.lo.DestroySockets(p.Addr()); errors.Is(derr, unix.EOPNOTSUPP) || errors.Is(derr, unix.ENOENT) {

@@ -28,7 +28,7 @@ var explained = []string{
 	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go",
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go",
 	"pkg/systemd/*.go",
-	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go",
+	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go", "pkg/directory/enrolment.go",
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
 	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",

@@ -136,6 +136,14 @@ func (d directoryUnit) run(ctx context.Context, replanned bool) error {
 	return d.units.Start(ctx, layout.UnitDirectory)
 }
 
+func (d directoryUnit) BindKey(ctx context.Context, inst, hw, keyHash string) error {
+	err := d.client.BindKey(ctx, inst, hw, keyHash)
+	if errors.Is(err, directory.ErrKeyTaken) {
+		return fmt.Errorf("%w: %w", agent.ErrRefused, err)
+	}
+	return err
+}
+
 func (d directoryUnit) ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error) {
 	return d.client.ClaimRole(ctx, directory.Claim{
 		Inst: m.Inst, HW: m.HW, Name: m.Name, Address: m.Address,

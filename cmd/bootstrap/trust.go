@@ -252,6 +252,9 @@ func (t *trust) Lead(pinned string) error {
 	return t.adopt(ca, pinned)
 }
 
+// KeyOf returns the hash of a request's key, which must have signed it.
+func (t *trust) KeyOf(csr []byte) (string, error) { return identity.RequestKey(csr) }
+
 // Sign issues a leaf for a caller at the address it called from.
 func (t *trust) Sign(from agent.Caller, csr []byte) (agent.Enrolment, error) {
 	ca := t.authority()

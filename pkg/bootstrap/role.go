@@ -127,8 +127,25 @@ func (a *Agent) claimOwn(ctx context.Context, d election.Decree) (member.Role, e
 		}
 		return member.NoRole, errors.New("the directory of this server starts")
 	}
+	if err := a.bindOwn(ctx); err != nil {
+		return member.NoRole, err
+	}
 	m := member.Member{Inst: a.self.Inst, HW: a.self.HW, Name: a.self.Node.Name, Address: a.self.Node.Private, Epoch: d.Epoch}
 	return a.Directory.ClaimRole(ctx, m, true, true, a.Cluster.Spec.Servers.ControlPlanes)
+}
+
+// bindOwn binds the GO holder's key, which signed for itself before there was a
+// directory.
+func (a *Agent) bindOwn(ctx context.Context) error {
+	csr, err := a.fabric.Trust.CSR()
+	if err != nil {
+		return fmt.Errorf("making a certificate request: %w", err)
+	}
+	key, err := a.fabric.Trust.KeyOf(csr)
+	if err != nil {
+		return err
+	}
+	return a.Directory.BindKey(ctx, a.self.Inst, a.self.HW, key)
 }
 
 // openDirectory starts this control plane's directory and keeps at it: after a

@@ -80,6 +80,9 @@ type Trust interface {
 	CanSign() bool
 	// Lead makes the CA of EnsureAgentCA the agent CA, if it is the pinned one.
 	Lead(pinned string) error
+	// KeyOf returns the hash of the public key that a certificate request asks a
+	// leaf for, once its signature by that key was checked.
+	KeyOf(csr []byte) (hash string, err error)
 	// Sign issues a leaf for the caller's certificate request.
 	Sign(from agent.Caller, csr []byte) (agent.Enrolment, error)
 	CSR() ([]byte, error)
@@ -97,6 +100,9 @@ type Directory interface {
 	// Start brings it up and returns when it answers. peers are the other control
 	// planes; without any, only the GO holder's directory starts.
 	Start(ctx context.Context, epoch uint64, caHash string, address netip.Addr, peers []netip.Addr) error
+	// BindKey binds an instance to the first key it enrols with; another one
+	// wraps agent.ErrRefused.
+	BindKey(ctx context.Context, inst, hw, keyHash string) error
 	ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error)
 	Members(ctx context.Context) ([]member.Member, error)
 	SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error

@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,9 +60,10 @@ func (s *Server) Fence(ctx context.Context, from agent.Caller, message []byte) (
 	return out, nil
 }
 
-// Enrol signs the caller's request with the agent CA. A founding server may
-// enrol as long as GO is decided; approval policies stand before this line.
-func (s *Server) Enrol(_ context.Context, from agent.Caller, request agent.EnrolRequest) (agent.Enrolment, error) {
+// Enrol signs the caller's request with the agent CA, once GO is decided. The
+// caller's certificate is of the enrolment CA, which proves the secret and nothing
+// else, so the first key of an instance is the only one that is signed.
+func (s *Server) Enrol(ctx context.Context, from agent.Caller, request agent.EnrolRequest) (agent.Enrolment, error) {
 	a := s.agent
 	if !a.connected.Load() || !a.fabric.Trust.CanSign() {
 		return agent.Enrolment{}, fmt.Errorf("this server does not hold the agent CA: %w", agent.ErrNotReady)
@@ -70,8 +72,37 @@ func (s *Server) Enrol(_ context.Context, from agent.Caller, request agent.Enrol
 	if d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
 		return agent.Enrolment{}, fmt.Errorf("GO is not decided: %w", agent.ErrNotReady)
 	}
+	if err := s.bindKey(ctx, d, from, request.CSR); err != nil {
+		if errors.Is(err, agent.ErrRefused) { // said here too: the caller may be the one who poses
+			a.Log.Warn("enrolment refused", "inst", from.Inst, "hw", from.HW, "address", from.Address, "error", err)
+		}
+		return agent.Enrolment{}, err
+	}
 	a.Log.Info("enrolling", "inst", from.Inst, "hw", from.HW)
 	return a.fabric.Trust.Sign(from, request.CSR)
+}
+
+// bindKey refuses a caller that shows another key than its instance did before.
+func (s *Server) bindKey(ctx context.Context, d election.Decree, from agent.Caller, csr []byte) error {
+	if from.Inst == d.Leader.Inst {
+		// Its key is bound only when its directory is there; until then anybody
+		// with the secret could be first.
+		return fmt.Errorf("instance %s holds GO and signs for itself; somebody who has the user-data poses as it: %w", from.Inst, agent.ErrRefused)
+	}
+	db, err := s.db()
+	if err != nil {
+		return err
+	}
+	key, err := s.agent.fabric.Trust.KeyOf(csr)
+	if err != nil {
+		return err
+	}
+	err = db.BindKey(ctx, from.Inst, from.HW, key)
+	if errors.Is(err, agent.ErrRefused) {
+		return fmt.Errorf("instance %s enrolled before with another key: either its disk was restored without /var/lib/muster/pki, "+
+			"or somebody who has the user-data poses as it; if the server is yours, reinstall it: %w", from.Inst, err)
+	}
+	return err
 }
 
 // db is the directory of this server, if it answers.

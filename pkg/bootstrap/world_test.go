@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,7 +33,8 @@ type world struct {
 	joins         []string
 	joining       int // control planes inside kubeadm join
 	rows          []member.Member
-	holder        string // of the turn to join
+	bound         map[string]string // inst -> key
+	holder        string            // of the turn to join
 	token         int64
 	releaseFails  bool
 	clockUnsynced bool
@@ -63,6 +65,7 @@ type testServer struct {
 	joinedWith plan.Join
 	signs      bool
 	enrolled   bool
+	key        string // of its certificate requests
 	flags      Flags
 	twin       netip.Addr // where a copy of this disk answers
 	// initFails makes that many kubeadm inits fail; initBlocks holds one.
@@ -71,13 +74,14 @@ type testServer struct {
 	// These many attempts fail before one goes well.
 	settleFails, connectFails, prepareFails int
 	resumed                                 int // times
+	installFails                            int
 	saveFails, directoryFails               bool
 	notReady                                bool
 	directoryPeers                          []netip.Addr // as Directory.Start was last told
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
-	w := &world{t: t, servers: map[string]*testServer{}, changed: make(chan struct{})}
+	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, changed: make(chan struct{})}
 	n := controlPlanes + workers
 	w.cluster.Spec = cluster.Spec{
 		ID:      "0123456789abcdef0123456789abcdef",
@@ -101,7 +105,7 @@ func (w *world) add(name string, i int) {
 	address := netip.AddrFrom4([4]byte{10, 0, 0, byte(2*i + 1)})
 	s := &testServer{
 		world: w, inst: fmt.Sprintf("%032x", 100+i), name: name, address: address,
-		journal: map[string]string{},
+		journal: map[string]string{}, key: "key-of-" + name,
 		device: device.Device{ID: "dev-" + name, Hostname: name, Addresses: []device.Address{
 			{Prefix: netip.PrefixFrom(address, 31), Gateway: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 * i)})}}},
 	}
@@ -275,7 +279,7 @@ func (s *testServer) EnsureAgentCA() (string, error)       { return "agent-ca-of
 func (s *testServer) AgentCA() ([]byte, error)             { return []byte("agent-ca"), nil }
 func (s *testServer) AdoptAgentCA([]byte, string) error    { s.signs = true; return nil }
 func (s *testServer) CanSign() bool                        { return s.signs }
-func (s *testServer) CSR() ([]byte, error)                 { return []byte(s.inst), nil }
+func (s *testServer) CSR() ([]byte, error)                 { return []byte(s.inst + "/" + s.key), nil }
 func (s *testServer) Enrolled() bool                       { return s.enrolled }
 func (s *testServer) Receiver() ([]byte, error)            { return []byte(s.inst), nil }
 func (s *testServer) Seal(_, plain []byte) ([]byte, error) { return plain, nil }
@@ -287,14 +291,25 @@ func (s *testServer) Lead(pinned string) error {
 	s.signs = true
 	return nil
 }
+func (s *testServer) KeyOf(csr []byte) (string, error) {
+	_, key, ok := strings.Cut(string(csr), "/")
+	if !ok {
+		return "", errors.New("no certificate request")
+	}
+	return key, nil
+}
 func (s *testServer) Sign(from agent.Caller, csr []byte) (agent.Enrolment, error) {
-	if string(csr) != from.Inst {
+	if !strings.HasPrefix(string(csr), from.Inst+"/") {
 		return agent.Enrolment{}, errors.New("request of another instance")
 	}
 	return agent.Enrolment{Leaf: csr, CA: []byte("agent-ca")}, nil
 }
 func (s *testServer) Install(e agent.Enrolment, _ string) error {
-	s.enrolled = string(e.Leaf) == s.inst
+	if s.installFails > 0 {
+		s.installFails--
+		return errors.New("the answer was lost")
+	}
+	s.enrolled = string(e.Leaf) == s.inst+"/"+s.key
 	return nil
 }
 
@@ -479,6 +494,16 @@ func (f fakeDirectory) Start(ctx context.Context, _ uint64, _ string, _ netip.Ad
 		return errors.New("no right to make a directory")
 	}
 	return sleep(ctx, 100*time.Millisecond)
+}
+func (f fakeDirectory) BindKey(_ context.Context, inst, _, key string) error {
+	w := f.s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if before, ok := w.bound[inst]; ok && before != key {
+		return fmt.Errorf("the instance enrolled with another key: %w", agent.ErrRefused)
+	}
+	w.bound[inst] = key
+	return nil
 }
 func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, first bool, k int) (member.Role, error) {
 	w := f.s.world

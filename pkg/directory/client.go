@@ -51,6 +51,13 @@ func (c *Client) ClaimRole(ctx context.Context, claim Claim) (member.Role, error
 	return reply.Role, err
 }
 
+// BindKey binds an instance to the hash of its public key (sha256:…), unless it is
+// bound already: the first key stays. The same key again is no error. Errors:
+// ErrKeyTaken, ErrInvalid.
+func (c *Client) BindKey(ctx context.Context, inst, hw, keyHash string) error {
+	return c.call(ctx, pathBind, bindDoc{Inst: inst, HW: hw, Key: keyHash}, &nothing{})
+}
+
 // Members returns all rows, control planes first, each group by name.
 func (c *Client) Members(ctx context.Context) ([]member.Member, error) {
 	var reply membersList

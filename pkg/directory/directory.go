@@ -48,6 +48,8 @@ var (
 	ErrNotControlPlane = errors.New("the instance is not a control plane")
 	// ErrLockLost: somebody else holds the join lock, or its token moved on.
 	ErrLockLost = errors.New("the join lock is lost")
+	// ErrKeyTaken: the instance is bound to another key.
+	ErrKeyTaken = errors.New("the instance enrolled with another key")
 	// ErrInvalid: the request itself is wrong.
 	ErrInvalid = errors.New("the request is invalid")
 )

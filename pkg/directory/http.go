@@ -19,6 +19,7 @@ import (
 // describes them.
 const (
 	pathClaim   = "/v1/claim"
+	pathBind    = "/v1/bind"
 	pathMembers = "/v1/members"
 	pathPhase   = "/v1/phase"
 	pathAcquire = "/v1/join/acquire"
@@ -38,6 +39,11 @@ type (
 	}
 	nodesList struct {
 		Nodes []Node `json:"nodes"`
+	}
+	bindDoc struct {
+		Inst string `json:"inst"`
+		HW   string `json:"hw"`
+		Key  string `json:"key"` // sha256:… of the SubjectPublicKeyInfo
 	}
 	phaseDoc struct {
 		Inst   string       `json:"inst"`
@@ -65,6 +71,7 @@ var codes = []struct {
 	{ErrNotControlPlane, "not-control-plane", http.StatusForbidden},
 	{ErrNameTaken, "name-taken", http.StatusConflict},
 	{ErrFirstTaken, "first-taken", http.StatusConflict},
+	{ErrKeyTaken, "key-taken", http.StatusConflict},
 	{ErrLockLost, "lock-lost", http.StatusConflict},
 	{ErrFalse, "false-directory", http.StatusMisdirectedRequest},
 	{ErrRefused, "refused", http.StatusForbidden},
@@ -80,6 +87,9 @@ func (s *store) handler() http.Handler {
 	handle(mux, pathClaim, func(ctx context.Context, c Claim) (claimReply, error) {
 		role, err := s.ClaimRole(ctx, c)
 		return claimReply{role}, err
+	})
+	handle(mux, pathBind, func(ctx context.Context, b bindDoc) (nothing, error) {
+		return nothing{}, s.BindKey(ctx, b.Inst, b.HW, b.Key)
 	})
 	handle(mux, pathMembers, func(ctx context.Context, _ nothing) (membersList, error) {
 		list, err := s.Members(ctx)

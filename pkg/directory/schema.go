@@ -8,7 +8,7 @@ import (
 )
 
 // schemaVersion is the version of the tables below.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // schema is created whole by Bootstrap. Every row carries the epoch of the
 // decree under which it was made.
@@ -31,6 +31,11 @@ var schema = []string{
 		detail  TEXT NOT NULL,
 		epoch   INTEGER NOT NULL)`,
 	`CREATE UNIQUE INDEX member_first ON member (first) WHERE first = 1`,
+	`CREATE TABLE enrolment (
+		inst  TEXT PRIMARY KEY,
+		hw    TEXT NOT NULL,
+		key   TEXT NOT NULL,
+		epoch INTEGER NOT NULL)`,
 	`CREATE TABLE join_lock (
 		id     INTEGER PRIMARY KEY CHECK (id = 1),
 		holder TEXT,

@@ -119,29 +119,51 @@ func (a *Authority) Hash() string { return Hash(a.cert) }
 
 // Hash returns the pin of any CA certificate, as Authority.Hash does.
 func Hash(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return hashOf(cert.RawSubjectPublicKeyInfo)
+}
+
+func hashOf(spki []byte) string {
+	sum := sha256.Sum256(spki)
 	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// RequestKey returns the hash of the public key of a certificate request (PEM or
+// DER), in the form of Hash, and only when the request is signed with that key.
+func RequestKey(csr []byte) (string, error) {
+	request, err := parseRequest(csr)
+	if err != nil {
+		return "", fmt.Errorf("certificate request: %w", err)
+	}
+	return hashOf(request.RawSubjectPublicKeyInfo), nil
+}
+
+// parseRequest decodes a request that is signed with its own Ed25519 key.
+func parseRequest(csr []byte) (*x509.CertificateRequest, error) {
+	if block, _ := pem.Decode(csr); block != nil {
+		csr = block.Bytes
+	}
+	request, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		return nil, fmt.Errorf("it cannot be decoded: %w", err)
+	}
+	if err := request.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("it is not signed with its own key: %w", err)
+	}
+	if _, ok := request.PublicKey.(ed25519.PublicKey); !ok {
+		return nil, fmt.Errorf("it is for a %s key; expected Ed25519", request.PublicKeyAlgorithm)
+	}
+	return request, nil
 }
 
 // Sign returns the leaf, PEM, for a certificate request (PEM or DER). From the
 // request it takes the public key alone, and only when the request is signed
 // with it.
 func (a *Authority) Sign(csr []byte, s Subject) ([]byte, error) {
-	if block, _ := pem.Decode(csr); block != nil {
-		csr = block.Bytes
-	}
-	request, err := x509.ParseCertificateRequest(csr)
+	request, err := parseRequest(csr)
 	if err != nil {
 		return nil, fmt.Errorf("certificate request of %s: %w", s.Inst, err)
 	}
-	if err := request.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("certificate request of %s is not signed with its own key: %w", s.Inst, err)
-	}
-	public, ok := request.PublicKey.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("certificate request of %s is for a %s key; expected Ed25519", s.Inst, request.PublicKeyAlgorithm)
-	}
-	return a.sign(public, s)
+	return a.sign(request.PublicKey.(ed25519.PublicKey), s)
 }
 
 // Issue makes a fresh key and its leaf in one go: for the enrolment CA, whose

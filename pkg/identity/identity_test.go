@@ -161,9 +161,15 @@ func TestSign(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("leaf (-want +got):\n%s", diff)
 	}
+	if key, err := RequestKey(csr); err != nil || key != Hash(leaf) {
+		t.Errorf("RequestKey = %q, %v; expected that of the leaf, %s", key, err, Hash(leaf))
+	}
 
 	flipped := bytes.Clone(csr)
 	flipped[len(flipped)/2] ^= 1
+	if _, err := RequestKey(flipped); err == nil {
+		t.Error("a damaged request has a key")
+	}
 	if _, err := a.Sign(flipped, s); err == nil {
 		t.Error("a damaged request was signed")
 	}

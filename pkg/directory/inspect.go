@@ -92,7 +92,7 @@ func decideFormed(f found, c Config, peers bool) (step, string) {
 	if peers {
 		return joinIt, damage
 	}
-	return refuseIt, fmt.Sprintf("the directory in %s is damaged (%s) and no other control plane has a copy; restore the files, or ask for a directory under the Kubernetes Lease", c.Dir, damage)
+	return refuseIt, fmt.Sprintf("the directory in %s is damaged (%s) and no other control plane has a copy; restore the files from a copy; nothing makes a new directory for a running cluster yet: the cluster runs on, but no further server can join", c.Dir, damage)
 }
 
 // inspect reads what decide needs to know.

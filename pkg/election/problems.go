@@ -7,7 +7,7 @@ import (
 
 // startOver is the remedy for a server whose disk remembers something that
 // cannot be reconciled.
-const startOver = "to give it to this cluster as a new member, reinstall it"
+const startOver = "to give it to this cluster, reinstall it, under another hostname if it had a role there before"
 
 // Problems are the sentences that an operator must see, sorted: servers too
 // many, twice or counting differently, and why this one takes no part.

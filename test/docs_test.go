@@ -25,7 +25,7 @@ var explained = []string{
 	"pkg/announce/diagnose.go", "pkg/announce/plan.go", "pkg/announce/probe.go",
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go",
 	"pkg/durable/store.go",
-	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go",
+	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go", "pkg/network/host.go",
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go",
 	"pkg/systemd/*.go",
 	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go", "pkg/directory/enrolment.go",

@@ -124,7 +124,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Cluster: c, Log: log, Now: time.Now,
 		Notify:     func(text string) { notifyOnce(log, systemd.Status(text)) },
 		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, hardware: readHardware, log: log},
-		Network:    network.New(layout.NetworkState, log),
+		Network:    ground{network.New(layout.NetworkState, log)},
 		Host:       newHost(c, units, log),
 		Journal:    journal,
 		Kubernetes: newKubernetes(c, units, journal),

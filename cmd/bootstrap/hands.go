@@ -19,9 +19,18 @@ import (
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/plan"
 	"github.com/mustermetal/muster/pkg/systemd"
 )
+
+// ground is the network as the kernel has it.
+type ground struct{ *network.Reconciler }
+
+// RPFilterWarning asks the kernel.
+func (ground) RPFilterWarning(private netip.Addr) (string, error) {
+	return network.RPFilterWarning(private)
+}
 
 // speaker runs the BGP speaker's unit and talks to its socket.
 type speaker struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -28,9 +29,11 @@ func (a *Agent) holdElasticIPs(ctx context.Context) error {
 	if a.Cluster.Spec.Network.BGP.ControlPlane == cluster.SpeakerBuiltin {
 		go a.startSpeaker(ctx, announcement)
 	}
+	warned := ""
 	for healthy := range a.Health.Watch(ctx, announcement.HealthURL, announcement.HealthCA) {
 		a.Log.Info("API server", "healthy", healthy)
 		if healthy {
+			warned = a.warnOfFilter(prefixes, warned)
 			a.Network.Set(plan.NetworkFor(a.device, prefixes, true))
 			a.withhold(ctx, prefixes, false)
 			continue
@@ -40,6 +43,23 @@ func (a *Agent) holdElasticIPs(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// warnOfFilter says in the journal that the Elastic IPs will be held in vain,
+// whenever that is news. The setting is the administrator's, so it is left alone.
+func (a *Agent) warnOfFilter(prefixes []netip.Prefix, said string) string {
+	if !slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return said // IPv6 has no such filter
+	}
+	text, err := a.Network.RPFilterWarning(a.self.Node.Private)
+	if err != nil {
+		a.Log.Debug("reading the reverse path filter", "error", err)
+		return said
+	}
+	if text != "" && text != said {
+		a.Log.Warn("Elastic IP", "note", text)
+	}
+	return text
 }
 
 func (a *Agent) dropElasticIPs(ctx context.Context, prefixes []netip.Prefix) error {

@@ -147,6 +147,9 @@ type Network interface {
 	Set(n plan.Network) // what Run keeps
 	Run(ctx context.Context) error
 	Addresses() ([]netip.Prefix, error) // Elastic IPs of ours on lo now
+	// RPFilterWarning is a sentence when the kernel, as it is set, drops what comes
+	// for an Elastic IP to the link of the private address, else "".
+	RPFilterWarning(private netip.Addr) (string, error)
 	// RemoveAddress deletes an Elastic IP and destroys the sockets bound to it.
 	RemoveAddress(ctx context.Context, p netip.Prefix) error
 }

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -163,6 +164,37 @@ func TestElasticIPs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A filter that makes holding Elastic IPs vain is in the journal, once for each
+// time that it is set so.
+func TestStrictFilterIsInTheJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const strict = "rp_filter is 1 (strict) on bond1"
+		w := newWorld(t, 1, 0)
+		w.cluster.Spec.Network.BGP.ControlPlane = "none"
+		s := w.named("cp1")
+		s.health = make(chan bool)
+		var journal bytes.Buffer
+		a := New(Machine{Cluster: w.cluster, Log: slog.New(slog.NewTextHandler(&journal, nil)), Notify: func(string) {}, Now: time.Now,
+			Network: s, Speaker: fakeSpeaker{s}, Health: s})
+		a.device, a.self.Node.Private = s.device, s.address
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.holdElasticIPs(ctx) }()
+		for _, filter := range []string{"", strict, strict, "", strict} {
+			s.filter = filter
+			s.health <- true
+			synctest.Wait()
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(journal.String(), strict); got != 2 {
+			t.Errorf("%q is %d times in the journal, expected 2:\n%s", strict, got, journal.String())
+		}
+	})
 }
 
 // tardyGossip takes the first flags that it is told only when it is released.

@@ -77,6 +77,7 @@ type testServer struct {
 	installFails                            int
 	saveFails, directoryFails               bool
 	notReady                                bool
+	filter                                  string       // the sentence about the reverse path filter
 	directoryPeers                          []netip.Addr // as Directory.Start was last told
 }
 
@@ -469,6 +470,12 @@ func (s *testServer) Addresses() ([]netip.Prefix, error) {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	return slices.Clone(s.addresses), nil
+}
+func (s *testServer) RPFilterWarning(private netip.Addr) (string, error) {
+	if private != s.address {
+		return "", fmt.Errorf("%s is not on this server", private)
+	}
+	return s.filter, nil
 }
 func (s *testServer) RemoveAddress(context.Context, netip.Prefix) error { return nil }
 

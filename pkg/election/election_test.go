@@ -366,6 +366,7 @@ func TestDuel(t *testing.T) {
 // less and less often.
 func TestPatienceDoubles(t *testing.T) {
 	w := newWorld(t, 3, cluster.QuorumSafe)
+	w.plain = true // twelve hours of messages; every other test encodes its own
 	w.bootAll()
 	for _, s := range w.servers {
 		w.step(s, Fitness{LeaderFit: true, Reasons: []string{"kubelet is missing"}})

@@ -29,12 +29,12 @@ func TestPreparationLeavesTheRollCallAlone(t *testing.T) {
 		defer w.shutdown()
 		w.named("cp1").prepareFails = 3
 		w.boot("cp1")
-		time.Sleep(500 * time.Millisecond) // virtual: synctest
+		pass(500 * time.Millisecond)
 		w.says("cp1", member.RollCall, "4 of 5 votes needed")
 		if st := w.named("cp1").agent.board.read(); !strings.Contains(st.Problem, "swap is on") {
 			t.Errorf("problem %q, expected the one of host preparation", st.Problem)
 		}
-		time.Sleep(time.Minute) // virtual
+		pass(time.Minute)
 		w.says("cp1", member.RollCall, "4 of 5 votes needed")
 		if st := w.named("cp1").agent.board.read(); st.Problem != "" {
 			t.Errorf("problem %q after host preparation went well", st.Problem)
@@ -50,15 +50,76 @@ func TestIdentityAndPortsAreTriedAgain(t *testing.T) {
 		cp1 := w.named("cp1")
 		cp1.settleFails, cp1.connectFails = 2, 2
 		w.boot("cp1")
-		time.Sleep(100 * time.Millisecond) // virtual: synctest
+		pass(100 * time.Millisecond)
 		if st := cp1.agent.board.read(); st.Phase != member.Identity || !strings.Contains(st.Problem, "the disk says no") {
 			t.Errorf("phase %s, problem %q", st.Phase, st.Problem)
 		}
-		time.Sleep(600 * time.Millisecond) // virtual
+		pass(600 * time.Millisecond)
 		if st := cp1.agent.board.read(); st.Phase != member.RollCall || !strings.Contains(st.Problem, "not on this server yet") {
 			t.Errorf("phase %s, problem %q", st.Phase, st.Problem)
 		}
 		w.formed(time.Minute, "cp1")
+	})
+}
+
+// pass lets virtual time go by, and what it brings happen: only Wait orders that
+// before what the test reads next.
+func pass(d time.Duration) {
+	time.Sleep(d) // virtual: synctest
+	synctest.Wait()
+}
+
+// status is what a server says of itself to the others and to a person.
+func (w *world) status(name string) member.Status {
+	return w.named(name).server.Status(w.t.Context())
+}
+
+// One server more than expected is named by all, although they may vote; when it
+// is gone, so is the sentence.
+func TestSurplusIsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 2)
+		defer w.shutdown()
+		w.add("cp6", 5)
+		all := []string{"cp1", "cp2", "cp3", "w1", "w2", "cp6"}
+		for _, name := range all { // forms no cluster meanwhile
+			w.named(name).prepareFails = 1000
+			w.boot(name)
+		}
+		time.Sleep(10 * time.Second) // virtual: synctest
+		for _, name := range all {
+			w.named(name).agent.board.change(func(s *member.Status) { s.Problem = "" })
+			if got := w.status(name).Problem; !strings.HasPrefix(got, "6 servers share this user-data, which expects 5: ") || !strings.Contains(got, "cp6") {
+				t.Errorf("%s: problem %q, expected that cp6 is named", name, got)
+			}
+		}
+		w.powerOff("cp6")
+		synctest.Wait()
+		w.named("cp1").agent.board.change(func(s *member.Status) { s.Problem = "" })
+		if got := w.status("cp1").Problem; got != "" {
+			t.Errorf("the surplus server is gone, and still there is %q", got)
+		}
+	})
+}
+
+// A peer that counts differently is named, and the other way round. What the wait
+// says already is not said twice.
+func TestAnotherConfigurationIsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		w.named("cp3").expect = 9
+		for _, name := range []string{"cp1", "cp2", "cp3"} {
+			w.boot(name)
+		}
+		time.Sleep(5 * time.Second) // virtual: synctest
+		if got := w.status("cp1").Problem; !strings.Contains(got, "cp3 carries expect: 9, this server 3") {
+			t.Errorf("cp1: problem %q, expected that cp3 is named", got)
+		}
+		st := w.status("cp3")
+		if !strings.Contains(st.Waiting+st.Problem, "9") || st.Problem != "" && strings.Contains(st.Waiting, st.Problem) {
+			t.Errorf("cp3 waits for %q, problem %q", st.Waiting, st.Problem)
+		}
 	})
 }
 
@@ -70,7 +131,7 @@ func (w *world) go3() (leader string) {
 		w.named(name).initBlocks = make(chan struct{})
 		w.boot(name)
 	}
-	time.Sleep(10 * time.Second) // virtual: synctest
+	pass(10 * time.Second)
 	d := w.named("cp1").agent.fence.read()
 	if d.Phase != election.PhaseGo {
 		w.t.Fatalf("after 10 s the phase is %s", d.Phase)
@@ -87,7 +148,7 @@ func TestWaitersMissTheLeader(t *testing.T) {
 		other := map[string]string{"cp1": "cp2", "cp2": "cp1", "cp3": "cp1"}[leader]
 		w.says(other, member.Waiting, "journalctl -u kubeadm-init")
 		w.powerOff(leader)
-		time.Sleep(time.Second) // virtual
+		pass(time.Second)
 		w.says(other, member.Waiting, leader+" was decided to build the first control plane and does not answer")
 	})
 }
@@ -109,7 +170,7 @@ func TestReturnedHolderWaitsForConfirmation(t *testing.T) {
 			}
 			holder.initBlocks, holder.resumed = nil, 0
 			w.boot(leader)
-			time.Sleep(time.Minute) // virtual
+			pass(time.Minute)
 			w.says(leader, member.Initialising, "it goes on when 2 of 3 servers confirm that, 1 did so far")
 			if inits, _ := w.ledger(); holder.resumed > 0 || len(inits) > 0 {
 				t.Errorf("done %t: resumed %d times, inits %v", done, holder.resumed, inits)
@@ -133,9 +194,9 @@ func TestClockIsBelievedAfterAMinute(t *testing.T) {
 		w.cluster.Spec.Time.Require = cluster.TimeAuto
 		w.clockUnsynced = true
 		w.boot("cp1")
-		time.Sleep(50 * time.Second) // virtual: synctest
+		pass(50 * time.Second)
 		w.boot("cp2")
-		time.Sleep(20 * time.Second) // virtual
+		pass(20 * time.Second)
 		if d := w.named("cp1").agent.fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
 			st := w.named("cp1").agent.board.read()
 			t.Errorf("70 s after cp1 was ready: %s, waits for %q", d.Phase, st.Waiting)
@@ -153,7 +214,7 @@ func TestReadyIsNotForEver(t *testing.T) {
 		w.mu.Lock()
 		w.named("cp1").notReady = true
 		w.mu.Unlock()
-		time.Sleep(time.Minute) // virtual: synctest
+		pass(time.Minute)
 		w.says("cp1", member.Waiting, "Kubernetes to call this node Ready")
 		w.mu.Lock()
 		w.named("cp1").notReady = false

@@ -140,9 +140,6 @@ var generous = timeouts{
 	Discovery:                        "10m0s",
 }
 
-// apiServerPort is kubeadm's default bindPort.
-const apiServerPort = 6443
-
 // InitTokenTTL is how long the bootstrap token lives that kubeadm init makes. It
 // is never used, since joiners get one of their own when it is their turn, but
 // without one in the configuration kubeadm makes one that lives for a day.
@@ -212,7 +209,7 @@ func InitConfig(in InitInput) ([]byte, error) {
 				Usages: []string{"signing", "authentication"}, Groups: []string{tokenGroup},
 			}},
 			NodeRegistration: registration(in.Node, k, in.Finish),
-			LocalAPIEndpoint: apiEndpoint{AdvertiseAddress: in.Node.Private, BindPort: apiServerPort},
+			LocalAPIEndpoint: apiEndpoint{AdvertiseAddress: in.Node.Private, BindPort: plan.APIServerPort},
 			SkipPhases:       k.SkipPhases,
 			Patches:          patches{Directory: layout.KubeadmPatches},
 			Timeouts:         generous,
@@ -250,7 +247,7 @@ func JoinConfig(in JoinInput) ([]byte, error) {
 		Timeouts:         generous,
 	}
 	if in.Join.ControlPlane {
-		c.ControlPlane = &joinControlPlane{LocalAPIEndpoint: apiEndpoint{AdvertiseAddress: in.Node.Private, BindPort: apiServerPort}}
+		c.ControlPlane = &joinControlPlane{LocalAPIEndpoint: apiEndpoint{AdvertiseAddress: in.Node.Private, BindPort: plan.APIServerPort}}
 	}
 	if in.Bootstrapped {
 		// kubelet-start refuses to join a name whose node is Ready.

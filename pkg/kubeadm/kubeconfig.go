@@ -9,6 +9,8 @@ import (
 	"net/url"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/mustermetal/muster/pkg/plan"
 )
 
 // kubeconfig is the part of clientcmd.k8s.io/v1 Config that kubeadm writes.
@@ -64,7 +66,7 @@ func Discovery(server string, caPEM []byte) ([]byte, error) {
 	if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("making the discovery file: the server is %q, expected https://host:port", server)
 	}
-	if _, err := CAHash(caPEM); err != nil {
+	if _, err := plan.CAHash(caPEM); err != nil {
 		return nil, fmt.Errorf("making the discovery file: the cluster CA: %w", err)
 	}
 	c := kubeconfig{APIVersion: "v1", Kind: "Config", CurrentContext: "muster"}

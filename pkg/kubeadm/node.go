@@ -74,7 +74,7 @@ func (k *Kubeadm) server(n plan.Node) netip.AddrPort {
 	if k.at != nil {
 		return k.at(n.Private)
 	}
-	return netip.AddrPortFrom(n.Private, apiServerPort)
+	return netip.AddrPortFrom(n.Private, plan.APIServerPort)
 }
 
 func (k *Kubeadm) admin() (*API, error) {

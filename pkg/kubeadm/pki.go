@@ -6,10 +6,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/mustermetal/muster/pkg/plan"
 )
 
 // WriteFile writes a file so that after a power cut either the old or the new
@@ -202,23 +202,9 @@ func Lay(a Authorities, dir string, write WriteFile) (changed bool, err error) {
 	return changed, nil
 }
 
-// CAHash is the hash of the first certificate in PEM data, as Authorities.CAHash.
-func CAHash(certPEM []byte) (string, error) {
-	block, _ := pem.Decode(certPEM)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", errors.New("expected a certificate as PEM, found none")
-	}
-	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return "", fmt.Errorf("reading the certificate: %w", err)
-	}
-	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-	return "sha256:" + hex.EncodeToString(sum[:]), nil
-}
-
 // hashOf is for sentences: what cannot be read is said to be so.
 func hashOf(certPEM []byte) string {
-	h, err := CAHash(certPEM)
+	h, err := plan.CAHash(certPEM)
 	if err != nil {
 		return "unreadable"
 	}
@@ -321,7 +307,7 @@ func assemble(files map[string][]byte) (Authorities, error) {
 	if err := belongs(files[accountKey], pub); err != nil {
 		return Authorities{}, fmt.Errorf("%s: %w", accountKey, err)
 	}
-	hash, err := CAHash(files[caCert])
+	hash, err := plan.CAHash(files[caCert])
 	if err != nil {
 		return Authorities{}, err
 	}

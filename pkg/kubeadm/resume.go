@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/plan"
 )
 
 // Evidence is what a run of kubeadm left on this disk.
@@ -45,7 +46,7 @@ func Look(root string, now time.Time) Evidence {
 	_, err := os.Stat(filepath.Join(at(layout.EtcdData), "member"))
 	e.EtcdData = err == nil
 	if data, err := os.ReadFile(filepath.Join(at(layout.KubernetesPKI), caCert)); err == nil {
-		e.CAHash, _ = CAHash(data)
+		e.CAHash, _ = plan.CAHash(data)
 	}
 	return e
 }

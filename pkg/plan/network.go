@@ -19,8 +19,8 @@ import (
 // address to every control plane.
 const onControlPlanes = "control-planes"
 
-// apiServerPort is where kubeadm's API server listens on the private address.
-const apiServerPort = 6443
+// APIServerPort is where kubeadm's API server listens on the private address.
+const APIServerPort = 6443
 
 // AnnouncementVersion is the version of the speaker's plan file.
 const AnnouncementVersion = 1
@@ -169,7 +169,7 @@ func healthURL(d device.Device) string {
 	}
 	u := url.URL{
 		Scheme: "https",
-		Host:   net.JoinHostPort(a.Prefix.Addr().String(), strconv.Itoa(apiServerPort)),
+		Host:   net.JoinHostPort(a.Prefix.Addr().String(), strconv.Itoa(APIServerPort)),
 		Path:   "/readyz",
 	}
 	return u.String()

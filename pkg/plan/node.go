@@ -43,14 +43,14 @@ func NodeFor(c cluster.Cluster, d device.Device, leader netip.Addr) (Node, error
 	}
 	endpoint := c.Spec.Kubernetes.Endpoint.Address
 	if endpoint == "" && leader.IsValid() {
-		endpoint = netip.AddrPortFrom(leader, apiServerPort).String()
+		endpoint = netip.AddrPortFrom(leader, APIServerPort).String()
 	}
 	return Node{Name: name, Private: private.Prefix.Addr(), Endpoint: endpoint}, nil
 }
 
 // ServerURL is the API server at an address, for a discovery file.
 func ServerURL(at netip.Addr) string {
-	return "https://" + netip.AddrPortFrom(at, apiServerPort).String()
+	return "https://" + netip.AddrPortFrom(at, APIServerPort).String()
 }
 
 // Eligible says whether a server may become a control plane.

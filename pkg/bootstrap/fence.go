@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type fence struct {
 	mu      sync.Mutex
 	decree  election.Decree
 	explain string
+	wrong   []string      // what an operator must see: surplus servers, other configurations
 	waits   chan struct{} // closed and replaced when the decree changes
 }
 
@@ -95,7 +97,7 @@ func (f *fence) handle(ctx context.Context, e fenceEvent) error {
 			f.note(effect.Text)
 		}
 	}
-	f.publish(core.Decree(), core.Explain())
+	f.publish(core.Decree(), core.Explain(), core.Problems())
 	if e.answers != nil {
 		e.answers <- answers
 	}
@@ -152,11 +154,11 @@ func (f *fence) setTimer(ctx context.Context, s election.SetTimer) {
 }
 
 // publish shows the decree when anything in it changed, the votes included.
-func (f *fence) publish(d election.Decree, explain string) {
+func (f *fence) publish(d election.Decree, explain string, wrong []string) {
 	f.mu.Lock()
-	same := explain == f.explain && reflect.DeepEqual(d, f.decree)
+	same := explain == f.explain && slices.Equal(wrong, f.wrong) && reflect.DeepEqual(d, f.decree)
 	if !same {
-		f.decree, f.explain = d, explain
+		f.decree, f.explain, f.wrong = d, explain, wrong
 		close(f.waits)
 		f.waits = make(chan struct{})
 	}
@@ -170,6 +172,13 @@ func (f *fence) publish(d election.Decree, explain string) {
 func (f *fence) read() election.Decree {
 	d, _, _ := f.look()
 	return d
+}
+
+// problems returns what an operator must see.
+func (f *fence) problems() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wrong
 }
 
 // look returns the decree, what the fence waits for, and a channel that closes

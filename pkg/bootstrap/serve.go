@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/agent"
@@ -26,6 +27,18 @@ func (s *Server) Status(context.Context) member.Status {
 	}
 	if status.Waiting == "" && status.Phase == member.RollCall {
 		status.Waiting = "the roll call"
+	}
+	if !a.connected.Load() {
+		return status
+	}
+	for _, text := range a.fence.problems() {
+		if strings.Contains(status.Waiting, text) {
+			continue // said already
+		}
+		if status.Problem != "" {
+			status.Problem += "\n"
+		}
+		status.Problem += text
 	}
 	return status
 }

@@ -52,6 +52,7 @@ type testServer struct {
 	state   election.State
 	journal map[string]string // step -> start or done
 	stands  bool
+	expect  int // of this server's own user-data, if it is another
 
 	running    bool
 	agent      *Agent
@@ -128,10 +129,14 @@ func (w *world) named(name string) *testServer {
 // boot powers a server on.
 func (w *world) boot(name string) {
 	s := w.named(name)
+	spec := w.cluster
+	if s.expect > 0 {
+		spec.Spec.Servers.Expect = s.expect
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.done, s.stop, s.health = make(chan error, 1), stop, make(chan bool, 16)
 	s.agent = New(Machine{
-		Cluster: w.cluster, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
+		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
 		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {

@@ -23,11 +23,15 @@ import (
 const agentHelp = `bootstrap agent brings this server into its cluster and keeps it there. It runs in
 muster.service.
 
-Usage: bootstrap agent [--config FILE]
+Usage: bootstrap agent [--config FILE] [--debug]
 
 Examples:
   systemctl restart muster               # always safe: it resumes where it was
   journalctl -u muster -f                # what it does; bootstrap status says how far
+  systemctl edit muster                  # more in the journal from the next restart on:
+                                         #   [Service]
+                                         #   ExecStart=
+                                         #   ExecStart=/usr/local/bin/bootstrap agent --debug
 
 Exit codes: 0 stopped, 1 failed (start it again), 77 not root, 78 the cluster file is wrong.
 `
@@ -35,6 +39,7 @@ Exit codes: 0 stopped, 1 failed (start it again), 77 not root, 78 the cluster fi
 func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("agent", agentHelp, stdout)
 	config := flags.String("config", layout.ClusterFile, "the cluster `file` of this server")
+	debug := flags.Bool("debug", false, "log every attempt, also those that are expected to fail")
 	if err := flags.parse(args); err != nil {
 		return err
 	}
@@ -45,7 +50,7 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	log := newLog(stderr)
+	log := newLog(stderr, *debug)
 	machine, err := openMachine(ctx, c, log)
 	if err != nil {
 		return err
@@ -65,8 +70,13 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 }
 
 // newLog writes key=value lines; journald adds the time.
-func newLog(w io.Writer) *slog.Logger {
+func newLog(w io.Writer, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+		Level: level,
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) == 0 && a.Key == slog.TimeKey {
 				return slog.Attr{}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -40,11 +39,7 @@ func announceCommand(ctx context.Context, args []string, stdout, stderr io.Write
 	if err := flags.parse(args); err != nil {
 		return err
 	}
-	level := slog.LevelInfo
-	if *debug {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	log := newLog(stderr, *debug)
 
 	reload := make(chan struct{}, 1)
 	hangup := make(chan os.Signal, 1)

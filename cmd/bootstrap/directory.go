@@ -54,7 +54,7 @@ func directoryCommand(ctx context.Context, args []string, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	log := newLog(stderr)
+	log := newLog(stderr, false)
 	config.Log = log
 	config.Dir = directory.DataDir(*data, config.Epoch, config.Generation)
 	config.Socket = *socket

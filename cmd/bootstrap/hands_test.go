@@ -2,15 +2,65 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/directory"
 	"github.com/mustermetal/muster/pkg/election"
 )
+
+// The journal gets what helps a person; --debug adds what helps an engineer.
+func TestLogLevel(t *testing.T) {
+	for debug, want := range map[bool]string{
+		false: "level=INFO msg=a\n",
+		true:  "level=INFO msg=a\nlevel=DEBUG msg=b\n",
+	} {
+		var out strings.Builder
+		log := newLog(&out, debug)
+		log.Info("a")
+		log.Debug("b")
+		if out.String() != want {
+			t.Errorf("debug %t: %q, expected %q", debug, out.String(), want)
+		}
+	}
+}
+
+// An instance that is bound to another key is refused on the wire, not retried as
+// if the directory were away.
+func TestBoundKeyIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "directory.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := "key-taken"
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+		fmt.Fprintf(w, `{"code": %q, "error": "no"}`, code)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	defer func() {
+		server.Close()
+		<-done
+	}()
+	d := directoryUnit{client: directory.NewClient(path)}
+	if err := d.BindKey(t.Context(), "inst", "hw", "key"); !errors.Is(err, agent.ErrRefused) || !errors.Is(err, directory.ErrKeyTaken) {
+		t.Errorf("bound to another key: %v, expected %v", err, agent.ErrRefused)
+	}
+	code = "unavailable"
+	if err := d.BindKey(t.Context(), "inst", "hw", "key"); err == nil || errors.Is(err, agent.ErrRefused) {
+		t.Errorf("no leader of the directory: %v, expected an error that is tried again", err)
+	}
+}
 
 // fakeUnit is the directory's unit: it notes what it is told.
 type fakeUnit struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,7 +13,9 @@ import (
 )
 
 func TestRealSockets(t *testing.T) {
-	local := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 97, 60, byte(i)}) }
+	// Two runs at once on one machine have other addresses.
+	pid := os.Getpid()
+	local := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 97 + byte(pid>>8&63), byte(pid), byte(i)}) }
 	var log syncBuffer
 	config := func(i int) Config {
 		return Config{
@@ -44,7 +47,7 @@ func TestRealSockets(t *testing.T) {
 
 	again := config(4)
 	again.Address = local(1)
-	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), "127.97.60.1:19760 is in use by another process") {
+	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), local(1).String()+":19760 is in use by another process") {
 		t.Errorf("port in use: %v", err)
 	}
 	again.Address = netip.MustParseAddr("192.0.2.77")

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -65,7 +66,7 @@ func TestReadHardware(t *testing.T) {
 // The real sysfs of a network namespace with what a test server and a node with
 // pods have.
 func TestReadHardwareOfKernel(t *testing.T) {
-	const name = "identity-hw"
+	name := fmt.Sprintf("identity-hw-%d", os.Getpid()) // two runs at once do not meet
 	if os.Getenv("IDENTITY_TEST_IN_NETNS") != "" {
 		root, err := os.OpenRoot("/")
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +59,10 @@ func (s server) env() string { return filepath.Join(s.dir, "fetch.env") }
 
 func (s server) write(t *testing.T, path, content string, mode os.FileMode) {
 	t.Helper()
+	// A test beside this one that forks now would inherit the open file, and
+	// running it would end in "text file busy".
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
 		t.Fatal(err)
 	}

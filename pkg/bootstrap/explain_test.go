@@ -86,7 +86,7 @@ func TestSurplusIsInStatus(t *testing.T) {
 			w.named(name).prepareFails = 1000
 			w.boot(name)
 		}
-		time.Sleep(10 * time.Second) // virtual: synctest
+		pass(10 * time.Second)
 		for _, name := range all {
 			got := w.status(name).Problem
 			if !strings.HasPrefix(got, "swap is on\n6 servers share this user-data, which expects 5: ") || !strings.Contains(got, "cp6") {
@@ -116,7 +116,7 @@ func TestAnotherConfigurationIsInStatus(t *testing.T) {
 		for _, name := range []string{"cp1", "cp2", "cp3"} {
 			w.boot(name)
 		}
-		time.Sleep(5 * time.Second) // virtual: synctest
+		pass(5 * time.Second)
 		for name, want := range map[string]string{"cp1": "cp2 carries expect: 9, this server 3", "cp2": "cp1 carries expect: 3, this server 9"} {
 			if got := w.status(name).Problem; !strings.Contains(got, want) {
 				t.Errorf("%s: problem %q, expected %q", name, got, want)

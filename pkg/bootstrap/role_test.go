@@ -18,7 +18,7 @@ func TestDirectoryThatDoesNotStartIsExplained(t *testing.T) {
 		defer w.shutdown()
 		w.named("cp1").directoryFails = true
 		w.boot("cp1")
-		time.Sleep(time.Minute) // virtual: synctest
+		pass(time.Minute)
 		st := w.named("cp1").agent.board.read()
 		if st.Phase != member.Enrolling || !strings.Contains(st.Problem, "muster-directory.service ended with 78") {
 			t.Errorf("phase %s, problem %q; expected the directory's", st.Phase, st.Problem)

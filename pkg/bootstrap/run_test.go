@@ -114,7 +114,7 @@ func TestPowerLossWhileForming(t *testing.T) {
 				for _, name := range all {
 					w.boot(name)
 				}
-				time.Sleep(at) // virtual: synctest
+				time.Sleep(at) // virtual: synctest; in the middle of whatever runs
 				w.powerOff(victim)
 				time.Sleep(5 * time.Second) // virtual
 				w.boot(victim)

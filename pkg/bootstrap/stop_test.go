@@ -85,7 +85,7 @@ func TestTwin(t *testing.T) {
 		cp1 := w.named("cp1")
 		cp1.twin = netip.MustParseAddr("10.0.0.99")
 		w.boot("cp1")
-		time.Sleep(10 * time.Minute) // virtual: synctest
+		pass(10 * time.Minute)
 		if inits, _ := w.ledger(); len(inits) > 0 {
 			t.Error("kubeadm init ran although a copy of this disk is in sight")
 		}
@@ -247,14 +247,14 @@ func TestVoteThatCannotBeWrittenEndsTheAgent(t *testing.T) {
 		w := newWorld(t, 3, 0)
 		defer w.shutdown()
 		w.boot("cp1")
-		time.Sleep(2 * time.Second) // virtual: synctest
+		pass(2 * time.Second)
 		cp1 := w.named("cp1")
 		w.mu.Lock()
 		cp1.saveFails = true
 		w.mu.Unlock()
 		w.boot("cp2")
 		w.boot("cp3")
-		time.Sleep(5 * time.Second) // virtual
+		pass(5 * time.Second)
 		select {
 		case err := <-cp1.done:
 			if err == nil || !strings.Contains(err.Error(), "cannot write its state, so it does not vote: the disk is full") {

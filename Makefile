@@ -15,6 +15,9 @@ SYSROOT = $(MUSTER_CACHE)/$(notdir $(shell images/sysroot.sh --cache $(ARCH)))
 DQLITE = eval "$$(images/sysroot.sh --env $(SYSROOT) $(ARCH))"
 # The linker warns of name look-ups in a static program; netgo does ours.
 UNWARN = { grep --line-buffered -vE "^\# .*(\.test|cmd/bootstrap)$$|/ld: .*: in function |warning: Using '[a-z_]*' in statically linked" || true; }
+# The commit is stamped where git answers; it refuses a tree of another owner, and
+# go build would fail with it.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 # Programs that reach no C library.
 PURE = env CGO_ENABLED=0 GOFLAGS=
 
@@ -23,11 +26,11 @@ help: ## list the targets
 
 build: go sysroot ## build bin/userdata and bin/bootstrap
 	mkdir -p bin
-	$(PURE) go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/userdata ./cmd/userdata
+	$(PURE) go build -trimpath -buildvcs=$(VCS) -ldflags '-s -w' -o bin/userdata ./cmd/userdata
 	$(DQLITE)
 	# grpcnotrace: GoBGP's gRPC otherwise links html/template, whose use of reflection
 	# keeps 4 MB of methods that nobody calls.
-	go build -trimpath -buildvcs=auto -tags "$$GO_TAGS grpcnotrace" -ldflags "$$GO_LDFLAGS" -o bin/bootstrap ./cmd/bootstrap 2>&1 | $(UNWARN) >&2
+	go build -trimpath -buildvcs=$(VCS) -tags "$$GO_TAGS grpcnotrace" -ldflags "$$GO_LDFLAGS" -o bin/bootstrap ./cmd/bootstrap 2>&1 | $(UNWARN) >&2
 
 # The packages whose goroutines share most.
 RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/...

@@ -105,7 +105,7 @@ func freeze(ctx context.Context, name string) error {
 // killAll kills every process of a server at once, frozen or not, and waits until
 // none is left. A server without cgroups has none.
 func killAll(ctx context.Context, name string) error {
-	_, v2, err := hierarchies()
+	all, v2, err := hierarchies()
 	if err != nil {
 		return err
 	}
@@ -116,8 +116,23 @@ func killAll(ctx context.Context, name string) error {
 		return fmt.Errorf("killing the processes of %s: %w", name, err)
 	}
 	return poll(ctx, "no process of "+name+" is left", func() bool {
+		for _, h := range all {
+			thaw(filepath.Join(h, cgroupParent, name))
+		}
 		b, err := os.ReadFile(dir + "/cgroup.events")
 		return err != nil || strings.Contains(string(b), "populated 0")
+	})
+}
+
+// thaw ends what a killed runc left frozen: it freezes a container while it sets
+// it up, and a process that a freezer of cgroup v1 holds does not even die.
+// Elsewhere there is no such file, which is all that an error here can mean.
+func thaw(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "freezer.state" {
+			_ = os.WriteFile(path, []byte("THAWED"), 0)
+		}
+		return nil
 	})
 }
 

@@ -82,7 +82,7 @@ func end(t *testing.T, nodes ...*node) {
 		n.stop()
 		_ = n.list.Shutdown()
 	}
-	time.Sleep(3 * time.Minute)
+	time.Sleep(3 * time.Minute) // virtual, as every sleep here: synctest
 }
 
 // within waits until what holds, and returns how long that took in bubble time.

@@ -54,7 +54,7 @@ func TestLogWriter(t *testing.T) {
 				t.Fatal(n, err)
 			}
 		}
-		time.Sleep(quiet + time.Second)
+		time.Sleep(quiet + time.Second) // virtual: synctest
 		if _, err := w.Write([]byte("[ERR] memberlist: unacceptable label from=10.0.0.2:7\n")); err != nil {
 			t.Fatal(err)
 		}

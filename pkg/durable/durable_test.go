@@ -194,7 +194,7 @@ func firstRemoved(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Base(removalOrder(slots)[0].path)
+	return filepath.Base(election.RemovalOrder(slots)[0].Path)
 }
 
 func TestSaveOutOfOrder(t *testing.T) {

@@ -7,13 +7,11 @@ package durable
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -114,22 +112,14 @@ func removeTemporary(dir string) error {
 	return nil
 }
 
-// slotState is one slot as read.
-type slotState struct {
-	path  string
-	there bool
-	state election.State
-	err   error // why it is no state
-}
-
-// Load reads both slots. Any doubt makes the result Damaged: an older state may
-// lack a promise that was given, so it is never used in place of a newer one.
+// Load reads both slots. Any doubt makes the result Damaged (see
+// election.Newest).
 func (s *Store) Load() (Found, error) {
 	slots, err := s.read()
 	if err != nil {
 		return Found{}, err
 	}
-	newest, problem := judge(slots)
+	newest, problem := election.Newest(slots)
 	switch {
 	case problem != "":
 		return Found{Origin: Damaged, Text: problem + ": this server counts as wiped and takes part as a new instance"}, nil
@@ -140,11 +130,11 @@ func (s *Store) Load() (Found, error) {
 	return Found{Origin: Loaded, State: newest}, nil
 }
 
-func (s *Store) read() ([2]slotState, error) {
-	var slots [2]slotState
+func (s *Store) read() ([2]election.StateFile, error) {
+	var slots [2]election.StateFile
 	for i, name := range slotNames {
 		path := filepath.Join(s.dir, name)
-		slots[i].path = path
+		slots[i].Path = path
 		data, err := readBounded(path, election.MaxStateSize)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -154,59 +144,24 @@ func (s *Store) read() ([2]slotState, error) {
 			// answer "wiped" could not be taken back.
 			return slots, fmt.Errorf("read the fence's state: %w", err)
 		}
-		slots[i].there = true
-		slots[i].state, slots[i].err = election.DecodeState(data)
+		slots[i] = election.ReadStateFile(path, data)
 	}
 	return slots, nil
 }
 
-// judge finds the newest state, or says why there is none to trust. Writes
-// alternate between the slots, so whole memory is one slot with the first write
-// or two with neighbouring numbers.
-func judge(slots [2]slotState) (*election.State, string) {
-	for _, x := range slots {
-		if x.there && x.err != nil {
-			return nil, fmt.Sprintf("%s: %v", x.path, x.err)
-		}
-	}
-	a, b := slots[0], slots[1]
-	switch {
-	case !a.there && !b.there:
-		return nil, ""
-	case a.there != b.there:
-		one, other := a, b
-		if b.there {
-			one, other = b, a
-		}
-		if one.state.Seq != 1 {
-			return nil, fmt.Sprintf("%s holds write %d, but %s is missing, which may have held the newest", one.path, one.state.Seq, other.path)
-		}
-		return &one.state, ""
-	case a.state.Seq+1 != b.state.Seq && b.state.Seq+1 != a.state.Seq:
-		return nil, fmt.Sprintf("%s holds write %d and %s write %d, expected neighbours: one of them was put back from a copy",
-			a.path, a.state.Seq, b.path, b.state.Seq)
-	case a.state.Inst != b.state.Inst:
-		return nil, fmt.Sprintf("%s is of instance %s, %s of %s", a.path, a.state.Inst, b.path, b.state.Inst)
-	case a.state.Seq > b.state.Seq:
-		return &a.state, ""
-	}
-	return &b.state, ""
-}
-
 // Discard removes the state of a former life, damaged or of other hardware,
-// before a new instance writes its first. It may be interrupted anywhere: what
-// is left never passes for whole memory, because the older slot goes first and a
-// damaged one last.
+// before a new instance writes its first. It may be interrupted anywhere (see
+// election.RemovalOrder).
 func (s *Store) Discard() error {
 	slots, err := s.read()
 	if err != nil {
 		return err
 	}
-	for _, x := range removalOrder(slots) {
-		if !x.there {
+	for _, x := range election.RemovalOrder(slots) {
+		if !x.There {
 			continue
 		}
-		if err := os.Remove(x.path); err != nil {
+		if err := os.Remove(x.Path); err != nil {
 			return fmt.Errorf("remove a former life's state: %w", err)
 		}
 		if err := syncDir(s.dir); err != nil {
@@ -215,21 +170,6 @@ func (s *Store) Discard() error {
 	}
 	s.seq = 0
 	return nil
-}
-
-// removalOrder sorts slots by age, damaged ones last.
-func removalOrder(slots [2]slotState) []slotState {
-	order := slots[:]
-	slices.SortStableFunc(order, func(x, y slotState) int {
-		if (x.err == nil) != (y.err == nil) {
-			if x.err == nil {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(x.state.Seq, y.state.Seq)
-	})
-	return order
 }
 
 // Save writes a state and returns when it survives power loss. States come in
@@ -243,7 +183,7 @@ func (s *Store) Save(state election.State) error {
 	if err != nil {
 		return err
 	}
-	if err := WriteFile(filepath.Join(s.dir, slotNames[state.Seq%2]), data, 0o600); err != nil {
+	if err := WriteFile(filepath.Join(s.dir, slotNames[election.StateFileOf(state.Seq)]), data, 0o600); err != nil {
 		return fmt.Errorf("write the fence's state: %w", err)
 	}
 	s.seq = state.Seq

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -47,11 +44,12 @@ func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) erro
 		return flags.wrong(fmt.Errorf("-o %q: expected table or json", *output))
 	}
 	list, err := readStatus(ctx, *socket)
-	if errors.Is(err, fs.ErrPermission) {
-		return exitError{exitPermission, err}
+	var coded exitError
+	if err != nil && !errors.As(err, &coded) {
+		err = exitError{exitUnavailable, err}
 	}
 	if err != nil {
-		return exitError{exitUnavailable, err}
+		return err
 	}
 	if *output == "json" {
 		enc := json.NewEncoder(stdout)
@@ -67,25 +65,9 @@ func readStatus(ctx context.Context, socket string) (serverList, error) {
 	const patience = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	client := http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/servers", nil)
+	response, err := askLocal(ctx, socket, http.MethodGet, "/v1/servers", nil)
 	if err != nil {
-		return list, fmt.Errorf("asking the agent: %w", err)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		var told *url.Error // its address means nothing to a person
-		if errors.As(err, &told) {
-			err = told.Err
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			return list, fmt.Errorf("asking the agent at %s: %w (run this as root)", socket, err)
-		}
-		return list, fmt.Errorf("the agent does not answer at %s: %w (systemctl status muster; journalctl -u muster -u muster-fetch)", socket, err)
+		return list, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {

@@ -38,9 +38,14 @@ type formed struct {
 const formedVersion = 1
 
 // stagedDir is where a new database is made until it is complete; madeFile says,
-// for as long as the server's disk lives, that one was made here.
+// for as long as the server's disk lives, that one was made here. It lies beside
+// the directory of all databases, so that whoever throws those away does not
+// throw the mark away with them: a first node that is made again under its old id
+// is believed by the others (dqlite 1.18.1).
 func stagedDir(dir string) string { return dir + ".new" }
-func madeFile(dir string) string  { return dir + ".made" }
+func madeFile(dir string) string {
+	return filepath.Dir(dir) + "-" + filepath.Base(dir) + ".made"
+}
 
 // Bootstrap makes the database of a directory that does not exist yet: the one
 // function that does. It works offline, beside Dir, and renames at the end: no

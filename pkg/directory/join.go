@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -41,14 +42,54 @@ func prepareJoin(ctx context.Context, c Config, f found, fresh bool) error {
 	}
 }
 
+// strangers returns the peers that run another directory than the decree's: such a
+// one is never joined. One of an older generation ends when its agent reads the
+// Lease.
+func strangers(ctx context.Context, c Config) []string {
+	var out []string
+	for _, peer := range c.others() {
+		if isOther(greet(ctx, peer, c.dialling())) {
+			out = append(out, peer)
+		}
+	}
+	return out
+}
+
+// greet makes a connection to a node and ends it.
+func greet(ctx context.Context, address string, config *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	d := tls.Dialer{Config: config}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 func tryPrepare(ctx context.Context, c Config, f found, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
+	strange := strangers(ctx, c)
+	var err error
+	if len(strange) < len(c.others()) {
+		err = joinThrough(ctx, c, f, fresh)
+	} else {
+		err = errors.New("none of them runs it")
+	}
+	if err != nil && len(strange) > 0 {
+		return fmt.Errorf("%w; a directory of another epoch, generation or cluster CA, which is not joined, runs at %s", err, strings.Join(strange, ", "))
+	}
+	return err
+}
+
+// joinThrough finds the leader among the peers and settles with it.
+func joinThrough(ctx context.Context, c Config, f found, fresh bool) error {
 	peers, err := addresses(ctx, c.others())
 	if err != nil {
 		return err
 	}
-	db, err := openDB(peers, dialer(c.Dial), c.Log)
+	db, err := openDB(peers, dialer(c.dialling()), c.Log)
 	if err != nil {
 		return err
 	}
@@ -60,7 +101,7 @@ func tryPrepare(ctx context.Context, c Config, f found, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	leader, err := client.FindLeader(ctx, peers, client.WithDialFunc(dialer(c.Dial)), client.WithLogFunc(logFunc(c.Log)))
+	leader, err := client.FindLeader(ctx, peers, client.WithDialFunc(dialer(c.dialling())), client.WithLogFunc(logFunc(c.Log)))
 	if err != nil {
 		return fmt.Errorf("find the leader: %w", err)
 	}

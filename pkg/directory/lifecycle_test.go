@@ -97,6 +97,9 @@ func TestWaitingIsNoFailedStart(t *testing.T) {
 	h.stop(t)
 }
 
+// The stuck state "wiped joiner at the same address": go-dqlite refuses it for ever
+// («server address already in use»), the cure is that the leader removes the former
+// node first.
 func TestWipedJoinerComesBack(t *testing.T) {
 	hosts := form(t, 3)
 	hosts[2].stop(t)
@@ -153,6 +156,9 @@ func TestKilledLeaderIsReplacedAndReturns(t *testing.T) {
 	}
 }
 
+// The stuck state "crash inside raft_bootstrap": metadata without a first segment,
+// never a leader. It cannot arise, because nothing but a complete database is
+// ever opened; what the crash left is thrown away.
 func TestKilledWhileItIsMade(t *testing.T) {
 	hosts := newHosts(t, 1)
 	h := hosts[0]
@@ -181,6 +187,9 @@ func TestKilledWhileItIsMade(t *testing.T) {
 	}
 }
 
+// The stuck states "crash between info.yaml and cluster.yaml" (go-dqlite: for ever
+// «inconsistent info.yaml and cluster.yaml») and "crash after Add, before the join
+// flag is removed" («server ID already in use»), and others of their kind.
 func TestInterruptedJoins(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -251,20 +260,6 @@ func TestRemovedNodeJoinsAnew(t *testing.T) {
 	hosts[2].run(t)
 	if got := voters(t, hosts[0]); len(got) != 3 {
 		t.Errorf("voters: %v, want 3", got)
-	}
-}
-
-func TestFalseDirectoryIsNotJoined(t *testing.T) {
-	hosts := form(t, 2)
-	hosts[1].stop(t)
-	remove(t, hosts[1].config.Dir, formedFile)
-	hosts[1].config.CAHash = "sha256:" + strings.Repeat("b", 64)
-	hosts[1].begin(t)
-	if err := hosts[1].ended(t); !errors.Is(err, ErrFalse) {
-		t.Errorf("joining a directory of another CA: %v, want ErrFalse", err)
-	}
-	if got := voters(t, hosts[0]); len(got) != 1 {
-		t.Errorf("voters of the directory: %v, want the first alone", got)
 	}
 }
 

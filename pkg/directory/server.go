@@ -94,7 +94,7 @@ func start(ctx context.Context, c Config) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := app.New(c.Dir, app.WithAddress(c.Address.String()), app.WithCluster(through), app.WithTLS(admit.guard(c.Listen), c.Dial),
+	a, err := app.New(c.Dir, app.WithAddress(c.Address.String()), app.WithCluster(through), app.WithTLS(admit.guard(c.listening()), c.dialling()),
 		app.WithVoters(3), app.WithNetworkLatency(networkLatency), app.WithSnapshotParams(snapshots()),
 		app.WithRolesAdjustmentFrequency(rolesPeriod), app.WithLogFunc(logFunc(c.Log)))
 	if err != nil {
@@ -116,7 +116,7 @@ func (n *node) settle(ctx context.Context) error {
 	}
 	nodes := nodesFile(filepath.Join(c.Dir, nodesYAML))
 	var err error
-	if n.db, err = openDB(nodes, dialer(c.Dial), c.Log); err != nil {
+	if n.db, err = openDB(nodes, dialer(c.dialling()), c.Log); err != nil {
 		return err
 	}
 	n.store = &store{db: n.db, want: c.decree(), nodes: n.nodes, learn: n.admit.learn, now: time.Now}
@@ -181,7 +181,7 @@ func (n *node) nodes(ctx context.Context) ([]Node, error) {
 	store := nodesFile(filepath.Join(n.config.Dir, nodesYAML))
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
-	cli, err := client.FindLeader(ctx, store, client.WithDialFunc(dialer(n.config.Dial)), client.WithLogFunc(logFunc(n.config.Log)))
+	cli, err := client.FindLeader(ctx, store, client.WithDialFunc(dialer(n.config.dialling())), client.WithLogFunc(logFunc(n.config.Log)))
 	if err != nil {
 		return nil, fmt.Errorf("find the directory's leader: %w", err)
 	}

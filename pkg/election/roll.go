@@ -42,6 +42,9 @@ func (s *step) look(v View) {
 			s.send(p.Inst, s.standQuestion())
 		}
 	}
+	if s.try.running() {
+		s.tally() // votes of hardware that no longer lives twice count again
+	}
 	if s.spread.on && !s.spread.armed && slices.ContainsFunc(s.roll.peers, func(p Peer) bool { return s.behind(p.Inst) }) {
 		s.spread.armed, s.spread.tries = true, 0
 		s.set(TimerSpread, spreadBase)

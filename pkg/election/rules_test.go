@@ -241,3 +241,20 @@ func TestInitDoneNeedsGo(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestVotesOfDoubledHardware: a vote that did not count while its hardware lived
+// twice counts when the double is gone, without being asked for again.
+func TestVotesOfDoubledHardware(t *testing.T) {
+	w := newWorld(t, 3, cluster.QuorumSafe)
+	twin := w.add(testConfig(3, cluster.QuorumSafe))
+	twin.hw = w.servers[2].hw
+	w.bootAll()
+	w.meet(w.servers[:3]...)
+	w.step(w.servers[0], w.view(w.servers[0], w.servers))
+	w.quiet()
+	w.wantPhases("forming forming forming forming")
+	twin.up = false
+	w.meet(w.servers...)
+	w.quiet()
+	w.wantPhases("go go go off")
+}

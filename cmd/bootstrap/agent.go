@@ -129,7 +129,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 	if err != nil {
 		return none, err
 	}
-	id := &settler{cluster: c, boot: boot, root: "/", hardware: readHardware, log: log}
+	id := &settler{cluster: c, boot: boot, root: "/", hardware: readHardware, forget: journal.Forget, log: log}
 	return bootstrap.Machine{
 		Cluster: c, Log: log, Now: time.Now,
 		Notify:     func(text string) { notifyOnce(log, systemd.Status(text)) },

@@ -59,7 +59,12 @@ func (p platform) Device(ctx context.Context, report func(error)) (device.Device
 	d, err := metadata.Poll(ctx, source, policy, func(err error, _ int, _ time.Duration) { report(err) })
 	switch {
 	case err == nil:
-		return d, p.store(d)
+		err := p.store(d)
+		if old != nil && err != nil { // a formed node comes back on a full disk, too
+			p.log.Warn("metadata: the copy from an earlier boot stays as it is", "error", err)
+			err = nil
+		}
+		return d, err
 	case old != nil && ctx.Err() == nil:
 		p.log.Warn("metadata: the copy from an earlier boot is used", "error", err)
 		return *old, nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/metadata"
 )
 
 // metadataService gives a document, or breaks.
@@ -140,6 +141,32 @@ func TestPlatformDamagedCopy(t *testing.T) {
 	defer stop()
 	if _, err := p.Device(ctx, func(error) {}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("told to stop: %v", err)
+	}
+}
+
+// TestPlatformFullDisk: a formed node comes back although no newer copy can be
+// kept; the first boot says that it cannot.
+func TestPlatformFullDisk(t *testing.T) {
+	service := newMetadataService(t)
+	whole := document(t)
+	service.give(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(whole) })
+	var logged bytes.Buffer
+	// A name that leaves no room for the one of the temporary file.
+	p := platform{file: filepath.Join(t.TempDir(), strings.Repeat("d", 250)), patience: time.Second, hardware: owner, log: slog.New(slog.NewTextHandler(&logged, nil))}
+	p.cluster.Spec = cluster.Spec{Platform: cluster.PlatformPacket, MetadataSource: cluster.MetadataSource{URL: service.URL, Deadline: 20 * time.Second}}
+	d, err := p.Device(t.Context(), func(error) {})
+	if err == nil || !strings.Contains(err.Error(), "write "+p.file) {
+		t.Errorf("the first boot: %v", err)
+	}
+	data, err := metadata.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := p.Device(t.Context(), func(error) {}); err != nil || again.ID != d.ID || !strings.Contains(logged.String(), "the copy from an earlier boot stays as it is") {
+		t.Errorf("%+v, %v; logged %s", again, err, &logged)
 	}
 }
 

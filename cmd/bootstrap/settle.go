@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -25,6 +28,7 @@ type settler struct {
 	boot     string
 	root     string // "/" on a server
 	hardware func() (device.Hardware, error)
+	forget   func() error // empties the journal
 	log      *slog.Logger
 
 	store *durable.Store
@@ -37,14 +41,6 @@ type settler struct {
 func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 	var out bootstrap.Settled
 	spec := s.cluster.Spec
-	facts, err := s.hardware()
-	if err != nil {
-		return out, err
-	}
-	hw, err := device.HW(spec.Identity.Source, facts, d.ID)
-	if err != nil {
-		return out, err
-	}
 	node, err := plan.NodeFor(s.cluster, d, netip.Addr{})
 	if err != nil {
 		return out, err
@@ -53,33 +49,98 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 	if err != nil {
 		return out, err
 	}
-	if s.store, err = durable.Open(filepath.Join(s.root, layout.Elect), spec.Unsafe.StateFilesystem); err != nil {
+	if s.store, err = durable.Open(s.path(layout.Elect), spec.Unsafe.StateFilesystem); err != nil {
 		return out, err
 	}
 	found, err := s.store.Load()
 	if err != nil {
 		return out, err
 	}
-	hardware := election.Hardware{HW: hw, UUID: facts.UUID, MACs: facts.MACs}
+	hardware, err := s.identify(found.State, d)
+	if err != nil {
+		return out, err
+	}
+	traces, err := evidence(s.root)
+	if err != nil {
+		return out, err
+	}
 	state, origin, text := election.Settle(found.State, election.FromSpec(spec), hardware, identity.NewInst())
-	if origin == election.Fresh && found.Origin != durable.Fresh {
-		if err := s.store.Discard(); err != nil {
-			return out, err
-		}
+	if state, err = s.lay(state, origin, found, traces); err != nil {
+		return out, err
 	}
 	s.state = state
 	out = bootstrap.Settled{
-		Self:  bootstrap.Self{Inst: state.Inst, HW: hw, Node: node, Eligible: eligible},
+		Self:  bootstrap.Self{Inst: state.Inst, HW: state.Hardware.HW, Node: node, Eligible: eligible},
 		State: state, Origin: origin, Boot: s.boot,
 		Text:     strings.Join(nonEmpty(found.Text, text), "; "),
-		Evidence: evidence(s.root),
+		Evidence: traces,
 	}
-	stands, err := readGoStands(filepath.Join(s.root, layout.GoStands))
+	stands, err := readGoStands(s.path(layout.GoStands))
 	if err != nil {
 		return out, err
 	}
 	out.Stands = stands.confirms(state)
 	return out, nil
+}
+
+func (s *settler) path(name string) string { return filepath.Join(s.root, name) }
+
+// identify is the hardware as it votes.
+func (s *settler) identify(found *election.State, d device.Device) (election.Hardware, error) {
+	facts, err := s.hardware()
+	if err != nil {
+		return election.Hardware{}, err
+	}
+	voted := ""
+	if found != nil {
+		voted = found.Hardware.HW
+	}
+	hw, err := device.KeptHW(s.cluster.Spec.Identity.Source, facts, d.ID, voted)
+	return election.Hardware{HW: hw, UUID: facts.UUID, MACs: facts.MACs}, err
+}
+
+// lay brings the disk to what was settled. Another cluster's is left alone. A
+// server that needs to write no vote any more does not depend on room on its disk.
+func (s *settler) lay(state election.State, origin election.Origin, found durable.Found, traces string) (election.State, error) {
+	if origin == election.Foreign {
+		return state, nil
+	}
+	if !state.IsSealed() {
+		if err := s.store.Prove(); err != nil {
+			return state, err
+		}
+	}
+	if origin == election.Fresh {
+		return state, s.bury(found, traces)
+	}
+	if !reflect.DeepEqual(state.Hardware, found.State.Hardware) { // a card more: the next boot must know it
+		state.Seq++
+		return state, s.store.Save(state)
+	}
+	return state, nil
+}
+
+// bury removes what a former life or another server left: keys, the journal, and
+// last the state, by which the rest is known. Where a cluster left traces beside
+// them the keys stay, for whoever rescues it: such a server founds nothing.
+func (s *settler) bury(found durable.Found, traces string) error {
+	if found.Origin == durable.Fresh {
+		return nil
+	}
+	if traces == "" {
+		if err := os.RemoveAll(s.path(layout.PKI)); err != nil {
+			return fmt.Errorf("removing the keys of a former life: %w", err)
+		}
+	}
+	if cloned := found.State != nil; cloned || traces == "" {
+		if err := s.forget(); err != nil {
+			return err
+		}
+	}
+	if err := durable.Flush(s.path(layout.State)); err != nil {
+		return err
+	}
+	return s.store.Discard()
 }
 
 func nonEmpty(texts ...string) []string {
@@ -96,17 +157,21 @@ func nonEmpty(texts ...string) []string {
 // decree, but which carries them, was in a cluster and must not help to found
 // one. It is looked for at every start, because the state of such a server is
 // written like any other.
-func evidence(root string) string {
+// What cannot be looked at is an error, never the same as not there.
+func evidence(root string) (string, error) {
 	var found []string
 	for _, path := range []string{
 		filepath.Join(layout.EtcdData, "member"), layout.KubeletConf, layout.AdminConf,
 		filepath.Join(layout.Manifests, "etcd.yaml"), filepath.Join(layout.Manifests, "kube-apiserver.yaml"),
 	} {
-		if _, err := os.Stat(filepath.Join(root, path)); err == nil {
+		switch _, err := os.Stat(filepath.Join(root, path)); {
+		case err == nil:
 			found = append(found, path)
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", fmt.Errorf("looking for traces of a cluster on this disk: %w", err)
 		}
 	}
-	return strings.Join(found, ", ")
+	return strings.Join(found, ", "), nil
 }
 
 // Save makes a state of the election durable.

@@ -101,6 +101,52 @@ func TestSurplusIsInStatus(t *testing.T) {
 	})
 }
 
+// What is odd about a server's beginning is in its status, beside what it waits
+// for, until it is ready.
+func TestOriginIsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 0)
+		defer w.shutdown()
+		cp1 := w.named("cp1")
+		cp1.origin = "the state on this disk was made on hardware a, this is b: a cloned or moved disk"
+		cp1.prepareFails = 5
+		w.boot("cp1")
+		pass(2 * time.Second)
+		if st := w.status("cp1"); st.Problem != "swap is on\n"+cp1.origin || !strings.Contains(st.Waiting, "2 of 2 votes needed") {
+			t.Errorf("waits for %q, problem %q", st.Waiting, st.Problem)
+		}
+		w.boot("cp2")
+		w.formed(5*time.Minute, "cp1", "cp2")
+		if st := w.status("cp1"); st.Problem != "" {
+			t.Errorf("ready, and still %q", st.Problem)
+		}
+	})
+}
+
+// A server with traces of a cluster and no decree takes no part, says why, and
+// answers, whatever it says of its beginning; the others form without it.
+func TestTracesAreInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 1)
+		defer w.shutdown()
+		cp1 := w.named("cp1")
+		cp1.traces = "/var/lib/etcd/member, /etc/kubernetes/kubelet.conf"
+		for _, name := range []string{"cp1", "cp2"} {
+			w.boot(name)
+		}
+		pass(10 * time.Second)
+		w.says("cp1", member.RollCall, "there is no decree on this disk, but /var/lib/etcd/member, /etc/kubernetes/kubelet.conf: this server does not vote; "+
+			"to give it to this cluster, reinstall it")
+		for _, name := range []string{"cp3", "w1"} {
+			w.boot(name)
+		}
+		pass(10 * time.Second)
+		if d := w.named("cp2").agent.fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed || d.Leader.Inst == cp1.inst {
+			t.Errorf("without cp1: %+v", d)
+		}
+	})
+}
+
 // A peer that counts differently is named, and the other way round. What the wait
 // says already is not said twice.
 func TestAnotherConfigurationIsInStatus(t *testing.T) {

@@ -95,10 +95,11 @@ type Agent struct {
 
 	clockAsked time.Time // when all but the clock was ready; of watchFitness alone
 
-	prepared  chan struct{}         // closed when host preparation is done
-	hindrance atomic.Pointer[error] // what hinders it now
-	connected atomic.Bool           // self, device, fabric and fence are there for Server to read
-	directory atomic.Bool           // this server's directory answers
+	prepared  chan struct{}          // closed when host preparation is done
+	hindrance atomic.Pointer[error]  // what hinders it now
+	origin    atomic.Pointer[string] // what is to be said of this instance's beginning
+	connected atomic.Bool            // self, device, fabric and fence are there for Server to read
+	directory atomic.Bool            // this server's directory answers
 }
 
 // New prepares a run.
@@ -229,6 +230,7 @@ func (a *Agent) settle() (Settled, error) {
 	})
 	if s.Text != "" {
 		a.Log.Warn("identity", "note", s.Text)
+		a.origin.Store(&s.Text)
 	}
 	if s.Origin == election.Foreign {
 		return s, Permanent(errors.New(s.Text))

@@ -28,11 +28,15 @@ func (s *Server) Status(context.Context) member.Status {
 	if status.Waiting == "" && status.Phase == member.RollCall {
 		status.Waiting = "the roll call"
 	}
-	if !a.connected.Load() {
-		return status
+	var texts []string
+	if origin := a.origin.Load(); origin != nil && status.Phase != member.Ready {
+		texts = append(texts, *origin)
 	}
-	for _, text := range a.fence.problems() {
-		if strings.Contains(status.Waiting, text) {
+	if a.connected.Load() {
+		texts = append(texts, a.fence.problems()...)
+	}
+	for _, text := range texts {
+		if strings.Contains(status.Waiting, text) || strings.Contains(status.Problem, text) {
 			continue // said already
 		}
 		if status.Problem != "" {

@@ -263,7 +263,20 @@ func TestVoteThatCannotBeWrittenEndsTheAgent(t *testing.T) {
 			cp1.stop()
 			cp1.stop = nil
 		default:
-			t.Error("the agent goes on although it cannot write its votes")
+			t.Fatal("the agent goes on although it cannot write its votes")
 		}
+		if d := w.named("cp2").agent.fence.read(); d.Phase != election.PhaseForming {
+			t.Errorf("3 votes decide, and cp1 could not write its own: %s", d.Phase)
+		}
+		cp1.settleFails = 1000 // what the disk says until there is room
+		w.boot("cp1")
+		pass(time.Minute)
+		if st := cp1.agent.board.read(); st.Waiting != "this server's identity" || !strings.Contains(st.Problem, "the disk says no") {
+			t.Errorf("waits for %q, problem %q", st.Waiting, st.Problem)
+		}
+		w.mu.Lock()
+		cp1.saveFails, cp1.settleFails = false, 0
+		w.mu.Unlock()
+		w.formed(5*time.Minute, "cp1", "cp2", "cp3")
 	})
 }

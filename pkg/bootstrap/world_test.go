@@ -52,7 +52,9 @@ type testServer struct {
 	state   election.State
 	journal map[string]string // step -> start or done
 	stands  bool
-	expect  int // of this server's own user-data, if it is another
+	expect  int    // of this server's own user-data, if it is another
+	origin  string // what is said of this instance's beginning
+	traces  string // of a cluster on its disk
 
 	running    bool
 	agent      *Agent
@@ -146,7 +148,7 @@ func (w *world) boot(name string) {
 			node, err := plan.NodeFor(w.cluster, d, netip.Addr{})
 			eligible, _ := plan.Eligible(w.cluster.Spec.Servers.Eligible, d)
 			return Settled{Self: Self{Inst: s.inst, HW: s.state.Hardware.HW, Node: node, Eligible: eligible},
-				State: s.state, Origin: election.Kept, Boot: "boot"}, err
+				State: s.state, Origin: election.Kept, Boot: "boot", Text: s.origin, Evidence: s.traces}, err
 		},
 		Connect: func(_ context.Context, _ Self, server *Server) (Fabric, error) {
 			if s.connectFails > 0 {

@@ -23,21 +23,32 @@ const (
 	SourceMetadata = "metadata" // the platform's id of the server
 )
 
-// badUUIDs are well-formed UUIDs that many machines share, because a board
-// maker or a firmware left them in. The list is never complete: SameHardware and
-// spec.identity.source: mac are for the rest.
+// badUUIDs are well-formed UUIDs that many machines share, because a board maker
+// or a firmware left them in. They are compared in both byte orders (swapped).
+// UUIDs whose bytes are all the same, zeros and ones among them, and those that
+// end in ones from the second group on are refused by a rule (placeholder). The
+// list is never complete: SameHardware and spec.identity.source: mac are for the
+// rest.
+//
+// Sources: FreeBSD, libexec/rc/rc.d/hostid (valid_hostid), marked F; GLPI,
+// src/Blacklist.php (getDefaults), marked G; the rest are templates that owners of
+// such boards found in dmidecode's output.
 var badUUIDs = []string{
-	"00000000-0000-0000-0000-000000000000",
-	"ffffffff-ffff-ffff-ffff-ffffffffffff",
-	"00020003-0004-0005-0006-000700080009", // AMI boards without a value
-	"03000200-0400-0500-0006-000700080009", // the same in the other byte order
-	"12345678-1234-5678-90ab-cddeefaabbcc",
-	"fefefefe-fefe-fefe-fefe-fefefefefefe",
-	"4c4c4544-0000-2010-8020-80c04f202020", // Dell without a service tag
+	"03000200-0400-0500-0006-000700080009", // F G: AMI's template, on boards of many makers
+	"07090201-0103-0301-0807-060504030201", // F
+	"11111111-2222-3333-4444-555555555555", // F
+	"4c4c4544-0000-2010-8020-80c04f202020", // F: Dell without a service tag: seven spaces
+	"6ab5b300-538d-1014-9fb5-b0684d007b53", // G
+	"890e2d14-cacd-45d1-ae66-bc80e8bfeb0f", // F
+	"8e275844-178f-44a8-aceb-a7d7e5178c63", // F
+	"dc698397-fa54-4cf2-82c8-b1b5307a6a7f", // F
+	"12345678-1234-5678-90ab-cddeefaabbcc", // an OEM template
+	"00010203-0405-0607-0809-0a0b0c0d0e0f", // counted through
+	"01020304-0506-0708-090a-0b0c0d0e0f10", // the same, from one
 }
 
-// HW returns the hardware identity that a server votes with: 32 hex digits of
-// SHA-256 over the chosen fact. metadataID is used by SourceMetadata only. The
+// HW returns the hardware identity that a new instance votes with: 32 hex digits
+// of SHA-256 over the chosen fact. metadataID is used by SourceMetadata only. The
 // kind of the fact is part of the hash, so that ids of different sources never
 // meet.
 func HW(source string, h Hardware, metadataID string) (string, error) {
@@ -65,6 +76,29 @@ func HW(source string, h Hardware, metadataID string) (string, error) {
 		return hashID("metadata", metadataID), nil
 	}
 	return "", fmt.Errorf("spec.identity.source is %q; expected auto, mac or metadata", source)
+}
+
+// KeptHW returns the identity of a server that has voted already: the one it
+// voted with, as long as the source could still give it here, else that of HW. A
+// card that comes up late or is added, firmware that gives the UUID in the other
+// byte order, and an agent that learned to refuse a UUID therefore leave a server
+// who it is.
+func KeptHW(source string, h Hardware, metadataID, voted string) (string, error) {
+	id, err := HW(source, h, metadataID)
+	if source == SourceMetadata || voted == "" {
+		return id, err
+	}
+	var could []string
+	if uuid, formErr := parseUUID(h.UUID); formErr == nil && source != SourceMAC {
+		could = append(could, hashID("uuid", uuid), hashID("uuid", swapped(uuid)))
+	}
+	for _, mac := range cleanMACs(h.MACs) {
+		could = append(could, hashID("mac", mac))
+	}
+	if slices.Contains(could, voted) {
+		return voted, nil
+	}
+	return id, err
 }
 
 // SameHardware says whether a stored state belongs to this machine: the chosen
@@ -105,7 +139,20 @@ func hashID(kind, value string) string {
 
 // usableUUID returns the UUID in lower case, or why it identifies nothing.
 func usableUUID(uuid string) (string, error) {
-	uuid = strings.ToLower(strings.TrimSpace(uuid))
+	uuid, err := parseUUID(uuid)
+	if err != nil {
+		return "", err
+	}
+	if placeholder(uuid) || slices.Contains(badUUIDs, uuid) || slices.Contains(badUUIDs, swapped(uuid)) {
+		return "", fmt.Errorf("the DMI product UUID is %s, which many machines share", uuid)
+	}
+	return uuid, nil
+}
+
+// parseUUID returns a well-formed UUID in lower case. Prose such as "To be filled
+// by O.E.M.", "Not Settable" or "Not Specified" is none.
+func parseUUID(text string) (string, error) {
+	uuid := strings.ToLower(strings.TrimSpace(text))
 	if uuid == "" {
 		return "", errors.New("there is no DMI product UUID")
 	}
@@ -118,12 +165,31 @@ func usableUUID(uuid string) (string, error) {
 		}
 	}
 	if !wellFormed {
-		return "", fmt.Errorf("the DMI product UUID is %q, which is none", uuid)
-	}
-	if slices.Contains(badUUIDs, uuid) {
-		return "", fmt.Errorf("the DMI product UUID is %s, which many machines share", uuid)
+		return "", fmt.Errorf("the DMI product UUID is %.40q, which is none", uuid)
 	}
 	return uuid, nil
+}
+
+// placeholder says that a well-formed UUID is one byte repeated (zeros: not
+// present; ones: not set) or ends in ones from the second group on.
+// Sources: SMBIOS (DMTF DSP0134), 7.2.1; FreeBSD, libexec/rc/rc.d/hostid.
+func placeholder(uuid string) bool {
+	digits := strings.ReplaceAll(uuid, "-", "")
+	return strings.Repeat(digits[:2], 16) == digits || strings.HasSuffix(uuid, "-ffff-ffff-ffff-ffffffffffff")
+}
+
+// swapped is the UUID with its first three fields in the other byte order. From
+// SMBIOS 2.6 on the kernel prints them as little endian, before as they lie, so
+// firmware that raises its version changes the text.
+// Source: Linux, drivers/firmware/dmi_scan.c (dmi_save_uuid).
+func swapped(uuid string) string {
+	b := []byte(uuid)
+	for _, field := range [][2]int{{0, 8}, {9, 13}, {14, 18}} {
+		for i, j := field[0], field[1]-2; i < j; i, j = i+2, j-2 {
+			b[i], b[i+1], b[j], b[j+1] = b[j], b[j+1], b[i], b[i+1]
+		}
+	}
+	return string(b)
 }
 
 func lowestMAC(macs []string) (string, error) {

@@ -35,6 +35,9 @@ func written(t *testing.T, writes uint64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Prove(); err != nil {
+		t.Fatal(err)
+	}
 	for seq := range writes {
 		if err := s.Save(state(seq + 1)); err != nil {
 			t.Fatal(err)
@@ -218,74 +221,15 @@ func TestUnfinishedWriteIsRemoved(t *testing.T) {
 	if err := os.WriteFile(torn, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, found := load(t, dir); found.Origin != Loaded {
+	store, found := load(t, dir)
+	if found.Origin != Loaded {
 		t.Errorf("found %+v", found)
+	}
+	if err := store.Prove(); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := os.Stat(torn); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the unfinished write is still there: %v", err)
-	}
-}
-
-// TestForgetfulFilesystem refuses a real tmpfs.
-func TestForgetfulFilesystem(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a tmpfs needs root")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("this machine does not let tests mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	elect := filepath.Join(dir, "elect")
-	_, err := Open(elect, false)
-	want := elect + " lies on tmpfs, which may forget a vote at a reboot; a server that forgets its vote can make a second cluster: " +
-		"put " + elect + " on a disk (on test servers only: spec.unsafe.stateFilesystem: true)"
-	if err == nil || err.Error() != want {
-		t.Errorf("Open on tmpfs:\n got %v\nwant %s", err, want)
-	}
-	s, err := Open(elect, true)
-	if err != nil {
-		t.Fatalf("Open on tmpfs with leave: %v", err)
-	}
-	// A full disk: the write fails, and the state before it is whole.
-	if err := s.Save(state(1)); err != nil {
-		t.Fatal(err)
-	}
-	fillUp(t, filepath.Join(dir, "ballast"))
-	if err := s.Save(state(2)); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("Save on a full disk: %v", err)
-	}
-	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
-		t.Fatal(err)
-	}
-	if _, found := load(t, elect); found.Origin != Loaded || found.State.Seq != 1 {
-		t.Errorf("after a failed write: %+v", found)
-	}
-}
-
-func fillUp(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	block := make([]byte, 4096)
-	for {
-		if _, err := f.Write(block); err != nil {
-			if !errors.Is(err, unix.ENOSPC) {
-				t.Fatal(err)
-			}
-			return
-		}
 	}
 }
 

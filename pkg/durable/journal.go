@@ -46,6 +46,7 @@ type Journal struct {
 	boot    string
 	now     func() time.Time
 	entries []Entry
+	size    int64 // of the whole lines
 	skipped int
 }
 
@@ -60,7 +61,7 @@ func OpenJournal(path, boot string, now func() time.Time) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	j := &Journal{file: f, boot: boot, now: now, entries: entries, skipped: skipped}
+	j := &Journal{file: f, boot: boot, now: now, entries: entries, size: whole, skipped: skipped}
 	if err := j.prepare(path, whole); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the journal %s: %w", path, err), f.Close())
 	}
@@ -132,13 +133,28 @@ func (j *Journal) Write(step string, event Event, detail string) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if _, err := j.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+	n, err := j.file.Write(append(line, '\n'))
+	if err != nil {
+		// On a full disk half a line may be there, and the next one would become
+		// part of it.
+		return errors.Join(fmt.Errorf("write the journal: %w", err), j.file.Truncate(j.size))
 	}
+	j.size += int64(n)
 	if err := syncFile(j.file); err != nil {
 		return fmt.Errorf("sync the journal: %w", err)
 	}
 	j.entries = append(j.entries, e)
+	return nil
+}
+
+// Forget removes all entries: they are of another server or of a former life.
+func (j *Journal) Forget() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := errors.Join(j.file.Truncate(0), syncFile(j.file)); err != nil {
+		return fmt.Errorf("empty the journal: %w", err)
+	}
+	j.entries, j.size = nil, 0
 	return nil
 }
 

@@ -47,32 +47,54 @@ type Found struct {
 	Text   string          // with Damaged: what is wrong, for a person
 }
 
-// Open makes the directory (0700) and proves that it can hold votes: it must not
-// lie on a file system that forgets (tmpfs, ramfs, overlay), unless
-// allowAnyFS (spec.unsafe.stateFilesystem), and must give back what was synced to it.
+// Open makes the directory (0700) and looks whether it may hold votes: it must
+// not lie on a file system that forgets (tmpfs, ramfs, overlay), unless
+// allowAnyFS (spec.unsafe.stateFilesystem). What is in it stays as it is.
 func Open(dir string, allowAnyFS bool) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory for the fence's state: %w", err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("close the directory of the fence's state to others: %w", err)
 	}
 	if !allowAnyFS {
 		if err := checkFilesystem(dir); err != nil {
 			return nil, err
 		}
 	}
-	if err := removeTemporary(dir); err != nil {
-		return nil, err
-	}
-	probe := filepath.Join(dir, "probe")
-	if err := WriteFile(probe, []byte("muster proves that this directory can be written to\n"), 0o600); err != nil {
-		return nil, fmt.Errorf("%s cannot hold votes: %w", dir, err)
-	}
-	if err := os.Remove(probe); err != nil {
-		return nil, fmt.Errorf("remove the probe: %w", err)
-	}
 	return &Store{dir: dir}, nil
+}
+
+// Prove shows, before anybody counts on it, that the directory takes a state of
+// any size, keeps it, and gives it back. It also closes the directory to others
+// and clears what writes left that never ended.
+func (s *Store) Prove() error {
+	if err := s.prove(); err != nil {
+		return fmt.Errorf("%s cannot hold votes, so this server does not vote: %w%s", s.dir, err, remedy(err))
+	}
+	return nil
+}
+
+func (s *Store) prove() error {
+	if err := os.Chmod(s.dir, 0o700); err != nil {
+		return err
+	}
+	if err := removeTemporary(s.dir); err != nil {
+		return err
+	}
+	probe := filepath.Join(s.dir, "probe")
+	if err := WriteFile(probe, make([]byte, election.MaxStateSize), 0o600); err != nil {
+		return err
+	}
+	return os.Remove(probe)
+}
+
+// remedy says what to do about a disk that takes no writes.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Sprintf("; make room for %d KiB (df -h, df -i): it goes on by itself", election.MaxStateSize>>10)
+	case errors.Is(err, unix.EROFS):
+		return "; a file system goes read-only when its disk fails (dmesg), or was mounted so (/etc/fstab): remount it writable, it goes on by itself"
+	}
+	return ""
 }
 
 // Filesystems that forget. Source: linux/magic.h.
@@ -142,7 +164,8 @@ func (s *Store) read() ([2]election.StateFile, error) {
 		case err != nil:
 			// An unreadable disk is no damage yet: a later try may succeed, and the
 			// answer "wiped" could not be taken back.
-			return slots, fmt.Errorf("read the fence's state: %w", err)
+			return slots, fmt.Errorf("the fence's state cannot be read, which does not mean that it is lost, so this server does not vote: %w; "+
+				"dmesg tells what the disk has; if it is dead, replace it and reinstall this server", err)
 		}
 		slots[i] = election.ReadStateFile(path, data)
 	}

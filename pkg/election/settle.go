@@ -1,6 +1,10 @@
 package election
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Origin says where a server's state comes from.
 type Origin string
@@ -22,17 +26,36 @@ func Settle(found *State, cfg Config, hw Hardware, inst string) (State, Origin, 
 	if found == nil {
 		return fresh, Fresh, ""
 	}
-	if !found.Hardware.Same(hw) {
-		return fresh, Fresh, fmt.Sprintf("the state on this disk was made on hardware %s, this is %s: a cloned or moved disk; "+
-			"this server takes part as a new instance", found.Hardware.HW, hw.HW)
-	}
-	if found.SpecID != cfg.SpecID {
+	if found.SpecID != cfg.SpecID { // whatever the hardware: nothing of another cluster is touched
 		return *found, Foreign, foreignText(*found, cfg)
 	}
+	if !found.Hardware.Same(hw) {
+		return fresh, Fresh, clonedText(found.Hardware, hw)
+	}
 	s := *found
+	s.Hardware.UUID, s.Hardware.MACs = hw.UUID, union(found.Hardware.MACs, hw.MACs)
 	if s.Config != cfg.Hash() && len(s.Slots) == 0 && !s.IsSealed() {
 		// Nothing was promised under the old numbers, so nothing is broken.
 		s.Config, s.N = cfg.Hash(), cfg.N
 	}
 	return s, Kept, ""
+}
+
+// union keeps what this server's cards were: one that is late today was its own
+// all the same, and cards that are replaced one after the other leave it who it
+// is.
+func union(before, now []string) []string {
+	all := slices.Concat(before, now)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func clonedText(was, is Hardware) string {
+	if was.HW == is.HW {
+		return fmt.Sprintf("the state on this disk was made on a server with the same hardware id %s and other network cards (%s, here %s): "+
+			"a disk cloned to a board with the same UUID, or all cards were replaced; this server takes part as a new instance",
+			is.HW, strings.Join(was.MACs, " "), strings.Join(is.MACs, " "))
+	}
+	return fmt.Sprintf("the state on this disk was made on hardware %s, this is %s: a cloned or moved disk, or spec.identity.source was changed; "+
+		"this server takes part as a new instance", was.HW, is.HW)
 }

@@ -30,11 +30,18 @@ func TestSettle(t *testing.T) {
 	}{
 		{"no state", nil, hw, fresh, Fresh, ""},
 		{"its own", &kept, hw, kept, Kept, ""},
-		{"a card was replaced", &kept, Hardware{HW: "h"}, kept, Kept, ""},
-		{"cloned to other hardware", &kept, Hardware{HW: "i"}, State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "i"}, Inst: "new"}, Fresh, "a cloned or moved disk"},
+		{"its cards do not answer", &kept, Hardware{HW: "h"}, kept, Kept, ""},
+		{"a card came beside", &kept, Hardware{HW: "h", UUID: "u", MACs: []string{"0c:42:a1:00:00:01", "0c:42:a1:00:00:00"}},
+			*change(func(s *State) {
+				s.Hardware = Hardware{HW: "h", UUID: "u", MACs: []string{"0c:42:a1:00:00:00", "0c:42:a1:00:00:01"}}
+			}), Kept, ""},
+		{"cloned to other hardware", &kept, Hardware{HW: "i"}, State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "i"}, Inst: "new"}, Fresh, "a cloned or moved disk, or spec.identity.source was changed"},
 		{"cloned to a board with the same UUID", &kept, Hardware{HW: "h", MACs: []string{"0c:42:a1:00:00:02"}},
-			State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "h", MACs: []string{"0c:42:a1:00:00:02"}}, Inst: "new"}, Fresh, "a cloned or moved disk"},
+			State{SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "h", MACs: []string{"0c:42:a1:00:00:02"}}, Inst: "new"}, Fresh,
+			"with the same hardware id h and other network cards (0c:42:a1:00:00:01, here 0c:42:a1:00:00:02): a disk cloned to a board with the same UUID, or all cards were replaced"},
 		{"another cluster's", change(func(s *State) { s.SpecID = "other" }), hw, *change(func(s *State) { s.SpecID = "other" }), Foreign, "belongs to cluster other, the user-data to cluster " + testSpec},
+		{"another cluster's, of other hardware", change(func(s *State) { s.SpecID, s.Hardware.HW = "other", "i" }), hw,
+			*change(func(s *State) { s.SpecID, s.Hardware.HW = "other", "i" }), Foreign, "nothing is touched"},
 		{"another config, nothing promised", unused, hw, *change(func(s *State) { s.Slots = nil }), Kept, ""},
 		{"another config, something promised", voted, hw, *voted, Kept, ""},
 	} {

@@ -191,7 +191,7 @@ func TestReadTraces(t *testing.T) {
 		{"a file where the state's directory was", func(t *testing.T, r *fenceRig) {
 			remove(t, r.paths.elect)
 			r.write(t, r.paths.elect, nil)
-		}, "read the fence's state"},
+		}, "the fence's state cannot be read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newFenceRig(t)

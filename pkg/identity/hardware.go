@@ -44,6 +44,11 @@ const (
 	assignedSet       = "3" // by whoever made or configured the link
 )
 
+// bmcDrivers are those of the USB link by which a server talks to its own BMC. Its
+// address is the same on whole series (b0:3a:f2:b6:05:9f on many of Supermicro's)
+// or new at each boot, so it tells no server from another.
+var bmcDrivers = []string{"cdc_eem", "cdc_ether", "cdc_ncm", "cdc_subset", "rndis_host"}
+
 // calicoMAC is on the host's end of every pod's link under Calico.
 const calicoMAC = "ee:ee:ee:ee:ee:ee"
 
@@ -70,6 +75,11 @@ func permanentMAC(root fs.FS, link string) string {
 	port := err == nil
 	if _, err := fs.Stat(root, path.Join(link, "brport")); err == nil && !port {
 		return ""
+	}
+	for _, field := range strings.Fields(attribute(root, link, "device/uevent")) {
+		if driver, ok := strings.CutPrefix(field, "DRIVER="); ok && slices.Contains(bmcDrivers, driver) {
+			return ""
+		}
 	}
 	// A virtual function of a network card is handed to pods and machines.
 	if _, err := fs.Stat(root, path.Join(link, "device/physfn")); err == nil {

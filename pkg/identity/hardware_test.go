@@ -37,6 +37,8 @@ func TestReadHardware(t *testing.T) {
 	link(root, "eth3", "1", "0", "40:a6:b7:74:9f:13", "device/vendor=0x8086", "brport/state=3")
 	link(root, "eth0v0", "1", "3", "06:00:00:00:00:01", "device/vendor=0x8086", "device/physfn/vendor=0x8086")
 	link(root, "eth0.7", "1", "0", "40:a6:b7:74:9f:10", "uevent=DEVTYPE=vlan")
+	link(root, "usb0", "1", "0", "b0:3a:f2:b6:05:9f", "device/uevent=DEVTYPE=usb_interface\nDRIVER=rndis_host\nPRODUCT=b1f/3ee/1")
+	link(root, "eth4", "1", "0", "40:a6:b7:74:9f:14", "device/uevent=DRIVER=r8152")
 	link(root, "ib0", "32", "0", "80:00:02:08:fe:80:00:00")
 	link(root, "cali1", "1", "3", "ee:ee:ee:ee:ee:ee")
 	link(root, "veth1", "1", "1", "1e:00:00:00:00:01")
@@ -48,7 +50,7 @@ func TestReadHardware(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := device.Hardware{UUID: "4c4c4544-0050-3510-8052-b4c04f564433", MACs: []string{
-		"02:10:00:00:00:01", "40:a6:b7:74:9f:10", "40:a6:b7:74:9f:11", "40:a6:b7:74:9f:12", "40:a6:b7:74:9f:13",
+		"02:10:00:00:00:01", "40:a6:b7:74:9f:10", "40:a6:b7:74:9f:11", "40:a6:b7:74:9f:12", "40:a6:b7:74:9f:13", "40:a6:b7:74:9f:14",
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build test e2e image demo demo-down shell bench lint go root sysroot
+.PHONY: help build test fuzz e2e image demo demo-down shell bench lint go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -45,6 +45,19 @@ test: build ## vet and test everything that needs no servers
 	go test -timeout 5m ./... 2>&1 | $(UNWARN)
 	echo "make test: go test -race" >&2
 	env -u CGO_CFLAGS -u CGO_LDFLAGS -u CC GOFLAGS= CGO_ENABLED=1 go test -race -timeout 5m $(RACE)
+
+# Package and function of each fuzz test. Their seeds run with every go test.
+FUZZ := election/FuzzDecodeState election/FuzzDecodeMessage durable/FuzzJudge
+
+fuzz: go ## fuzz the fence's state and messages, 20 s each, side by side
+	pids=()
+	for f in $(FUZZ); do
+		$(PURE) go test -run '^$$' -fuzz "^$${f#*/}$$" -fuzztime 20s -fuzzminimizetime 100x -parallel 1 ./pkg/$${f%/*} &
+		pids+=($$!)
+	done
+	failed=0
+	for p in "$${pids[@]}"; do wait "$$p" || failed=1; done
+	exit $$failed
 
 image: root build ## build the disk of the test servers (cold: about 10 minutes)
 	test/need.sh e2e

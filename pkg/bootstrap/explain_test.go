@@ -147,6 +147,30 @@ func TestTracesAreInStatus(t *testing.T) {
 	})
 }
 
+// Servers with one hardware id are named by all, with the setting that helps.
+func TestOneHardwareTwiceIsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		w.named("cp3").state.Hardware = w.named("cp2").state.Hardware
+		for _, name := range []string{"cp1", "cp2", "cp3"} {
+			w.boot(name)
+		}
+		pass(time.Minute)
+		hw := w.named("cp2").state.Hardware.HW
+		for name, lives := range map[string]string{"cp1": "10.0.0.3, 10.0.0.5", "cp2": "10.0.0.5, cp2 at 10.0.0.3", "cp3": "10.0.0.3, cp3 at 10.0.0.5"} {
+			want := "two live instances carry the hardware id " + hw + " (" + lives + "): neither votes; switch one off, " +
+				"or set spec.identity.source to mac where the firmware gives every server the same UUID"
+			if st := w.status(name); !strings.Contains(st.Waiting+st.Problem, want) || st.Phase != member.RollCall {
+				t.Errorf("%s: phase %s waits for %q, problem %q; expected %q", name, st.Phase, st.Waiting, st.Problem, want)
+			}
+		}
+		if inits, _ := w.ledger(); len(inits) > 0 {
+			t.Errorf("inits %v", inits)
+		}
+	})
+}
+
 // A peer that counts differently is named, and the other way round. What the wait
 // says already is not said twice.
 func TestAnotherConfigurationIsInStatus(t *testing.T) {

@@ -3,6 +3,8 @@ package election
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // startOver is the remedy for a server whose disk remembers something that
@@ -57,8 +59,13 @@ func foreignText(s State, cfg Config) string {
 func (c Core) crowd() []string {
 	var out []string
 	for _, hw := range c.roll.doubled {
-		out = append(out, fmt.Sprintf("two live instances carry the hardware id %s (%s): neither votes; switch one off, "+
-			"or set spec.identity.source to mac where the firmware gives every server the same UUID", hw, c.names([]string{hw})))
+		lives := c.lives(hw)
+		number, verdict, off := "two", "neither votes", "one"
+		if len(lives) > 2 {
+			number, verdict, off = strconv.Itoa(len(lives)), "none votes", "all but one"
+		}
+		out = append(out, fmt.Sprintf("%s live instances carry the hardware id %s (%s): %s; switch %s off, "+
+			"or set spec.identity.source to mac where the firmware gives every server the same UUID", number, hw, strings.Join(lives, ", "), verdict, off))
 	}
 	if n := c.surplus(); n > 0 {
 		text := fmt.Sprintf("%d servers share this user-data, which expects %d: %s", c.cfg.N+n, c.cfg.N, c.names(c.roll.hardware))
@@ -67,5 +74,26 @@ func (c Core) crowd() []string {
 		}
 		out = append(out, text)
 	}
+	return out
+}
+
+// lives names the instances of one hardware id that are here, by where they are:
+// their names may be one.
+func (c Core) lives(hw string) []string {
+	var out []string
+	if hw == c.state.Hardware.HW {
+		out = append(out, c.self.Name+" at "+c.self.Address.String())
+	}
+	for _, p := range c.roll.peers {
+		if p.HW != hw {
+			continue
+		}
+		if p.Name != "" {
+			out = append(out, p.Name+" at "+p.Address.String())
+		} else {
+			out = append(out, p.Address.String())
+		}
+	}
+	slices.Sort(out)
 	return out
 }

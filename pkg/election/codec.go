@@ -17,10 +17,11 @@ const (
 	// MaxMessageSize bounds an encoded message, in bytes.
 	MaxMessageSize = 512 << 10
 
-	maxField  = 256     // bytes in any string
-	maxEpochs = 256     // epochs: after so many ABDICATEs no leader is deposed any more
-	maxRound  = 1 << 53 // rounds: what JSON numbers carry exactly everywhere
-	stateHead = "muster fence state v1 crc32c=%08x bytes=%d\n"
+	maxRefusal = 1024    // bytes of a sentence
+	maxField   = 256     // bytes in any string
+	maxEpochs  = 256     // epochs: after so many ABDICATEs no leader is deposed any more
+	maxRound   = 1 << 53 // rounds: what JSON numbers carry exactly everywhere
+	stateHead  = "muster fence state v2 crc32c=%08x bytes=%d\n"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -57,7 +58,7 @@ func DecodeState(data []byte) (State, error) {
 	var sum uint32
 	var size int
 	if _, err := fmt.Sscanf(string(head)+"\n", stateHead, &sum, &size); err != nil || fmt.Sprintf(stateHead, sum, size) != string(head)+"\n" {
-		return State{}, fmt.Errorf("the state begins with %.60q, expected %q: damaged, or written by another version", head, "muster fence state v1 crc32c=…")
+		return State{}, fmt.Errorf("the state begins with %.60q, expected %q: damaged, or written by another version", head, "muster fence state v2 crc32c=…")
 	}
 	if len(body) != size {
 		return State{}, fmt.Errorf("the state has %d bytes after its first line, expected %d: torn or damaged", len(body), size)
@@ -95,12 +96,18 @@ func (s State) check() error {
 				return err
 			}
 		}
+		if slot.Decided != (Value{}) && (slot.Promised != (Ballot{}) || slot.Value != (Value{})) || slot.Voted && slot.Decided == (Value{}) {
+			return fmt.Errorf("slot %d mixes a decision with a vote under way", i)
+		}
 		if (slot.Value == Value{}) != (slot.Accepted == Ballot{}) || slot.Promised.Less(slot.Accepted) {
 			return fmt.Errorf("slot %d accepted ballot %d with promise %d and value %q", i, slot.Accepted.Round, slot.Promised.Round, slot.Value.Kind)
 		}
 		if err := slot.Promised.check(); err != nil {
 			return err
 		}
+	}
+	if s.Sealed.Closed && s.Sealed.CAHash == "" {
+		return errors.New("closed, but sealed with no CA")
 	}
 	if l, _, ok := s.Leader(); s.GoMarker && (!ok || !s.Gone() || l.Inst != s.Inst) {
 		return errors.New("the GO marker is set though GO was not decided for this instance")
@@ -117,16 +124,32 @@ func checkPrefix(values []Value) error {
 		if err := v.fits(i); err != nil {
 			return err
 		}
-		if v.Kind == Go && i != len(values)-1 {
-			return fmt.Errorf("slot %d is decided after GO in slot %d", i+1, i)
+		if v.Kind != Lead {
+			continue
+		}
+		if dead := holderBefore(values, i); v.Supersedes != dead {
+			return fmt.Errorf("slot %d supersedes hardware %.40q, expected %.40q, which held GO in the slot before", i, v.Supersedes, dead)
+		}
+		for j := 1; j < i; j += 2 {
+			if values[j].Kind == Go && values[j-1].Leader.HW == v.Leader.HW {
+				return fmt.Errorf("slot %d is led by hardware %.40q, whose GO in slot %d was superseded", i, v.Leader.HW, j)
+			}
 		}
 	}
 	return nil
 }
 
+// holderBefore is the hardware that held GO in the slot before, if any.
+func holderBefore(values []Value, slot int) string {
+	if slot < 2 || values[slot-1].Kind != Go {
+		return ""
+	}
+	return values[slot-2].Leader.HW
+}
+
 func (b Ballot) check() error {
-	if b.Round > maxRound || len(b.Inst) > maxField || (b.Round == 0) != (b.Inst == "") {
-		return fmt.Errorf("ballot (%d, %.40q) is not valid", b.Round, b.Inst)
+	if b.Round > maxRound || len(b.Inst) > maxField || len(b.Run) > maxField || (b.Round == 0) != (b.Inst == "") || b.Round == 0 && b.Run != "" {
+		return fmt.Errorf("ballot (%d, %.40q, %.40q) is not valid", b.Round, b.Inst, b.Run)
 	}
 	return nil
 }
@@ -178,6 +201,9 @@ func (m Message) check() error {
 	}
 	if err := bounded(m.SpecID, m.Config, m.Name, m.Nonce, m.Sealed.CAHash, m.Sealed.Endpoint); err != nil {
 		return err
+	}
+	if len(m.Refusal) > maxRefusal {
+		return fmt.Errorf("a refusal of %d bytes, expected at most %d", len(m.Refusal), maxRefusal)
 	}
 	if m.Slot < 0 || m.Slot > 2*maxEpochs {
 		return fmt.Errorf("slot %d, expected 0 to %d", m.Slot, 2*maxEpochs)

@@ -18,7 +18,7 @@ func field() *rapid.Generator[string] {
 }
 
 func genBallot(rt *rapid.T, label string) Ballot {
-	return Ballot{Round: rapid.Uint64Range(1, maxRound).Draw(rt, label), Inst: field().Draw(rt, label+" inst")}
+	return Ballot{Round: rapid.Uint64Range(1, maxRound).Draw(rt, label), Inst: field().Draw(rt, label+" inst"), Run: field().Draw(rt, label+" run")}
 }
 
 func genValue(rt *rapid.T, slot int) Value {
@@ -36,10 +36,13 @@ func genPrefix(rt *rapid.T) []Value {
 	var out []Value
 	for i := range rapid.IntRange(0, 6).Draw(rt, "decided") {
 		v := genValue(rt, i)
-		out = append(out, v)
-		if v.Kind == Go {
-			break
+		if i > 0 && out[i-1].Kind == Go {
+			v.Supersedes = out[i-2].Leader.HW
 		}
+		if checkPrefix(append(out, v)) != nil {
+			break // one hardware drawn twice
+		}
+		out = append(out, v)
 	}
 	return out
 }
@@ -52,7 +55,7 @@ func genState(rt *rapid.T) State {
 		Inst:     f.Draw(rt, "inst"), Round: rapid.Uint64Range(0, maxRound).Draw(rt, "round"),
 	}
 	for _, v := range genPrefix(rt) {
-		s.Slots = append(s.Slots, Slot{Decided: v})
+		s.Slots = append(s.Slots, Slot{Decided: v, Voted: rapid.Bool().Draw(rt, "voted")})
 	}
 	if rapid.Bool().Draw(rt, "open") {
 		slot := Slot{Promised: genBallot(rt, "promised")}
@@ -92,25 +95,27 @@ func TestStateRoundTrip(t *testing.T) {
 	})
 }
 
-// TestStateGolden fixes version 1 of the format: a file written today is read by
+var goldenBallot = Ballot{Round: 3, Inst: "fedcba9876543210fedcba9876543210", Run: "00112233445566778899aabbccddeeff"}
+
+// TestStateGolden fixes version 2 of the format: a file written today is read by
 // every later agent.
 func TestStateGolden(t *testing.T) {
 	s := State{
 		Seq: 7, SpecID: testSpec, Config: testConfig(5, "").Hash(), N: 5,
 		Hardware: Hardware{HW: "0123456789abcdef0123456789abcdef", UUID: "4c4c4544-0051-3610-8052-b4c04f4a3732", MACs: []string{"0c:42:a1:00:00:01"}},
 		Inst:     "fedcba9876543210fedcba9876543210", Round: 3,
-		Slots: []Slot{{Decided: Value{Kind: Lead, Leader: Leader{
+		Slots: []Slot{{Voted: true, Decided: Value{Kind: Lead, Leader: Leader{
 			HW: "0123456789abcdef0123456789abcdef", Inst: "fedcba9876543210fedcba9876543210", Name: "cp1",
 			Address: netip.MustParseAddr("10.99.14.9"), CAHash: "sha256:aa", AgentCAHash: "sha256:bb",
 		}}}, {
-			Promised: Ballot{Round: 3, Inst: "fedcba9876543210fedcba9876543210"}, Accepted: Ballot{Round: 3, Inst: "fedcba9876543210fedcba9876543210"}, Value: Value{Kind: Go},
+			Promised: goldenBallot, Accepted: goldenBallot, Value: Value{Kind: Go},
 		}},
 	}
 	got, err := EncodeState(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join("testdata", "state.v1")
+	path := filepath.Join("testdata", "state.v2")
 	if *update {
 		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -126,7 +131,7 @@ func TestStateGolden(t *testing.T) {
 }
 
 func TestDecodeStateSaysWhatIsWrong(t *testing.T) {
-	valid, err := os.ReadFile(filepath.Join("testdata", "state.v1"))
+	valid, err := os.ReadFile(filepath.Join("testdata", "state.v2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,9 +139,9 @@ func TestDecodeStateSaysWhatIsWrong(t *testing.T) {
 	_, body, _ := strings.Cut(string(valid), "\n")
 	for _, c := range []struct{ name, data, want string }{
 		{"empty", "", "the state is cut off in its first line (0 bytes)"},
-		{"another file", "kind: Cluster\n", `the state begins with "kind: Cluster", expected "muster fence state v1 crc32c=…"`},
-		{"later version", strings.Replace(string(valid), "state v1", "state v2", 1), "written by another version"},
-		{"torn", string(valid[:len(valid)-5]), "expected 686: torn or damaged"},
+		{"another file", "kind: Cluster\n", `the state begins with "kind: Cluster", expected "muster fence state v2 crc32c=…"`},
+		{"later version", strings.Replace(string(valid), "state v2", "state v3", 1), "written by another version"},
+		{"torn", string(valid[:len(valid)-5]), "expected 781: torn or damaged"},
 		{"no JSON", seal("{"), "the state is no valid JSON for this version"},
 		{"unknown field", seal(strings.Replace(body, `"round"`, `"ruond"`, 1)), `unknown field "ruond"`},
 		{"two documents", seal(body + body), "something follows the end"},
@@ -184,17 +189,17 @@ func TestMessageRoundTrip(t *testing.T) {
 func TestDecodeMessageSaysWhatIsWrong(t *testing.T) {
 	for _, c := range []struct{ data, want string }{
 		{`{`, "a message of the fence is no valid JSON"},
-		{`{"v":2,"kind":"prepare","new":1}`, "has version 2, expected 1: the servers run different agents"},
-		{`{"v":1,"kind":"prepare","new":1}`, `unknown field "new"`},
-		{`{"v":1,"kind":"hello"}`, `a "hello" message of the fence: of unknown kind`},
-		{`{"v":1,"kind":"prepare"}`, "without a ballot"},
-		{`{"v":1,"kind":"accept","ballot":{"round":1,"inst":"i"}}`, "ballot and value do not belong together"},
-		{`{"v":1,"kind":"accept","ballot":{"round":1,"inst":"i"},"value":{"kind":"GO"}}`, `slot 0 of the fence holds "GO", expected LEADER`},
-		{`{"v":1,"kind":"ask","slot":-1}`, "slot -1"},
-		{`{"v":1,"kind":"ask","slot":100000}`, "expected 0 to 512"},
-		{`{"v":1,"kind":"ask","sealed":{"epoch":1,"caHash":"","endpoint":""}}`, "sealed without a CA hash"},
-		{`{"v":1,"kind":"ask"}{"v":1}`, "no valid JSON"},
-		{`{"v":1,"kind":"ask","name":"` + strings.Repeat("x", 300) + `"}`, "is 300 bytes long, expected at most 256"},
+		{`{"v":1,"kind":"prepare","new":1}`, "has version 1, expected 2: the servers run different agents"},
+		{`{"v":2,"kind":"prepare","new":1}`, `unknown field "new"`},
+		{`{"v":2,"kind":"hello"}`, `a "hello" message of the fence: of unknown kind`},
+		{`{"v":2,"kind":"prepare"}`, "without a ballot"},
+		{`{"v":2,"kind":"accept","ballot":{"round":1,"inst":"i"}}`, "ballot and value do not belong together"},
+		{`{"v":2,"kind":"accept","ballot":{"round":1,"inst":"i"},"value":{"kind":"GO"}}`, `slot 0 of the fence holds "GO", expected LEADER`},
+		{`{"v":2,"kind":"ask","slot":-1}`, "slot -1"},
+		{`{"v":2,"kind":"ask","slot":100000}`, "expected 0 to 512"},
+		{`{"v":2,"kind":"ask","sealed":{"epoch":1,"caHash":"","endpoint":""}}`, "sealed without a CA hash"},
+		{`{"v":2,"kind":"ask"}{"v":2}`, "no valid JSON"},
+		{`{"v":2,"kind":"ask","name":"` + strings.Repeat("x", 300) + `"}`, "is 300 bytes long, expected at most 256"},
 		{strings.Repeat(" ", MaxMessageSize+1), "expected at most 524288"},
 	} {
 		_, err := DecodeMessage([]byte(c.data))
@@ -232,7 +237,7 @@ func TestLongHistory(t *testing.T) {
 }
 
 func FuzzDecodeState(f *testing.F) {
-	valid, err := os.ReadFile(filepath.Join("testdata", "state.v1"))
+	valid, err := os.ReadFile(filepath.Join("testdata", "state.v2"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -258,8 +263,8 @@ func FuzzDecodeState(f *testing.F) {
 }
 
 func FuzzDecodeMessage(f *testing.F) {
-	f.Add([]byte(`{"v":1,"kind":"promise","specID":"s","config":"c","n":3,"name":"cp1","slot":0,"ballot":{"round":1,"inst":"i"}}`))
-	f.Add([]byte(`{"v":1,"kind":"tell","specID":"` + testSpec + `","decided":[{"kind":"LEADER","leader":{"hw":"h","inst":"i","name":"n","address":"10.0.0.1","caHash":"c","agentCAHash":"a"}},{"kind":"GO"}],"sealed":{"epoch":0,"caHash":"c","endpoint":"e"}}`))
+	f.Add([]byte(`{"v":2,"kind":"promise","specID":"s","config":"c","n":3,"name":"cp1","slot":0,"ballot":{"round":1,"inst":"i"}}`))
+	f.Add([]byte(`{"v":2,"kind":"tell","specID":"` + testSpec + `","decided":[{"kind":"LEADER","leader":{"hw":"h","inst":"i","name":"n","address":"10.0.0.1","caHash":"c","agentCAHash":"a"}},{"kind":"GO"}],"sealed":{"epoch":0,"caHash":"c","endpoint":"e"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := DecodeMessage(data)
 		if err != nil {

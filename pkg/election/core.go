@@ -22,7 +22,7 @@ type Core struct {
 	state State
 
 	started   bool
-	boot      string
+	boot, run string
 	roll      roll
 	fit       Fitness
 	candidate Leader
@@ -30,6 +30,8 @@ type Core struct {
 	conflict  string    // two decrees: a sentence; this server stops for good
 	strangers []saying  // servers with another config, by inst
 	claims    []claim   // sealed as others say it, while this server knows nothing itself
+	act       Supersede // an operator's order under way
+	refusals  []saying  // of that order
 	noted     []string  // problems already said
 	told      decreeKey // the decree of the last Changed
 
@@ -45,10 +47,11 @@ type Core struct {
 // saying is a sentence about an instance.
 type saying struct{ inst, text string }
 
-// claim is one server's word that the cluster is sealed.
+// claim is one server's word that the cluster is sealed, and how it came to be.
 type claim struct {
-	hw     string
-	sealed Sealed
+	hw      string
+	sealed  Sealed
+	decided []Value
 }
 
 // turn says when this server may propose in the open slot.
@@ -90,9 +93,9 @@ type spread struct {
 }
 
 type ack struct {
-	inst   string
-	known  int
-	sealed bool
+	inst  string
+	known int // decisions
+	seal  int // see sealing
 }
 
 type asking struct {
@@ -103,6 +106,7 @@ type asking struct {
 type standing struct {
 	ok    bool // GO was decided or confirmed since this boot
 	votes []string
+	nays  []string // names of those who know of a promise after this GO
 	armed bool
 	tries int
 }
@@ -148,6 +152,10 @@ func (c Core) Step(e Event) (Core, []Effect) {
 		s.evidence, s.check = e.What, true
 	case InitDone:
 		s.seal(e)
+	case Closed:
+		s.close()
+	case Lower, Supersede, Approve:
+		s.obey(e)
 	case Timer:
 		s.timer(e.Kind)
 	case Received:
@@ -161,7 +169,7 @@ func (s *step) start(e Start) {
 	if s.started {
 		return
 	}
-	s.started, s.boot, s.check = true, e.Boot, true
+	s.started, s.boot, s.run, s.check = true, e.Boot, e.Run, true
 	if s.foreign() {
 		return
 	}
@@ -237,6 +245,7 @@ func (s *step) flush() (Core, []Effect) {
 			m.Message.Version, m.Message.SpecID, m.Message.Config = header.Version, header.SpecID, header.Config
 			m.Message.N, m.Message.Name = header.N, header.Name
 			m.Message.Decided, m.Message.Sealed = header.Decided, header.Sealed
+			m.Message.Joining, m.Message.Lowered = header.Joining, header.Lowered
 			out = append(out, m)
 		}
 	}
@@ -253,7 +262,8 @@ func (s *step) flush() (Core, []Effect) {
 
 // header is what every message carries.
 func (s *step) header() Message {
-	m := Message{Version: MessageVersion, SpecID: s.cfg.SpecID, Config: s.hash, N: s.cfg.N, Name: s.self.Name, Sealed: s.state.Sealed}
+	m := Message{Version: MessageVersion, SpecID: s.cfg.SpecID, Config: s.hash, N: s.cfg.N, Name: s.self.Name, Sealed: s.state.Sealed,
+		Joining: s.cfg.Joining, Lowered: s.state.Lowered}
 	if !s.reconfigured() {
 		m.Decided = s.state.Decided()
 	}
@@ -297,6 +307,30 @@ func (c *Core) peek(i int) Slot {
 		return c.state.Slots[i]
 	}
 	return Slot{}
+}
+
+// counts says whether hardware has a vote in a slot.
+func (c *Core) counts(slot int, hw string) bool {
+	return c.cfg.votes(hw) && !slices.Contains(c.state.superseded(slot), hw)
+}
+
+// quorum is the number of votes that decide a slot. Whatever comes after a GO
+// that is superseded is decided by a majority: with it, N = 3 has a way on
+// without the dead server.
+func (c *Core) quorum(slot int) int {
+	if c.state.Lowered || len(c.state.superseded(slot)) > 0 {
+		return min(c.cfg.Q, Majority(c.cfg.N))
+	}
+	return c.cfg.Q
+}
+
+// votersFor is the hardware in sight that has a vote in a slot, sorted.
+func (c *Core) votersFor(slot int) []string {
+	dead := c.state.superseded(slot)
+	if len(dead) == 0 {
+		return c.roll.voters
+	}
+	return slices.DeleteFunc(slices.Clone(c.roll.voters), func(hw string) bool { return slices.Contains(dead, hw) })
 }
 
 // foreign says that the state belongs to another cluster.

@@ -29,6 +29,7 @@ type Decree struct {
 	Stands bool
 	Sealed Sealed
 
+	Lowered bool     // an operator lowered the quorum
 	Votes   int      // distinct hardware here that may vote, this server among them
 	Quorum  int      // votes needed
 	Expect  int      // servers expected
@@ -75,7 +76,7 @@ func (c Core) Decree() Decree {
 	l, _, _ := c.state.Leader()
 	d := Decree{
 		Phase: k.phase, Epoch: k.epoch, Leader: l, Mine: k.mine, Stands: k.stands, Sealed: k.sealed,
-		Votes: len(c.roll.voters), Quorum: c.cfg.Q, Expect: c.cfg.N,
+		Votes: len(c.roll.voters), Quorum: c.quorum(c.state.known() - 1), Expect: c.cfg.N, Lowered: c.state.Lowered,
 	}
 	for _, hw := range c.roll.voters {
 		d.Present = append(d.Present, c.names([]string{hw}))
@@ -112,6 +113,9 @@ func (c *Core) absent() []string {
 // operator may do. It is empty when there is nothing to wait for.
 func (c Core) Explain() string {
 	d := c.Decree()
+	if c.act != (Supersede{}) {
+		return c.explainAct()
+	}
 	if d.Phase == PhaseSealed {
 		return ""
 	}
@@ -154,7 +158,14 @@ func (c Core) explainBar() string {
 			}
 		}
 		return fmt.Sprintf("a cluster with CA %s exists already; this server has no memory of it and believes it when %d servers confirm it, %d did so far; "+
-			"boot more of the cluster's servers", best.CAHash, Majority(c.cfg.N), count)
+			"boot more of the cluster's servers, or compare the hash with a control plane and run here: bootstrap approve --ca %s", best.CAHash, Majority(c.cfg.N), count, best.CAHash)
+	}
+	if b == barJoining {
+		text := fmt.Sprintf("this server joins the cluster with CA %s and waits for a server of it", c.cfg.JoinCA)
+		if said := c.hearsay(); said != "" {
+			text += "; those in sight are of another: " + said
+		}
+		return text + "; check that one is powered on, that this server reaches its gossip port, and spec.join.ca"
 	}
 	if b == barNoElector {
 		if d := c.Decree(); d.Phase == PhaseForming && d.Votes < d.Quorum {
@@ -187,6 +198,9 @@ func (c Core) explainLeader(d Decree) string {
 
 func (c Core) explainGo(d Decree) string {
 	switch {
+	case d.Mine && !d.Stands && len(c.stand.nays) > 0:
+		return fmt.Sprintf("this server was to build the first control plane before it rebooted, but an operator began to supersede it at %s: it stays down; "+
+			"end that there (bootstrap status shows the command), then reinstall this server", strings.Join(c.stand.nays, ", "))
 	case d.Mine && !d.Stands:
 		return fmt.Sprintf("this server was to build the first control plane before it rebooted; it goes on when %d of %d servers confirm that, %d did so far (itself included); "+
 			"boot the others", Majority(d.Expect), d.Expect, 1+c.counted(c.stand.votes))
@@ -194,18 +208,19 @@ func (c Core) explainGo(d Decree) string {
 		return "this server builds the first control plane"
 	case !c.roll.shows(d.Leader.Inst):
 		return fmt.Sprintf("%s was decided to build the first control plane and does not answer; no other server takes over by itself, "+
-			"because it may still be running: power it on again", d.Leader.Name)
+			"because it may still be running: power it on again; if it is gone for good, power it off and run on one of %s: "+
+			"bootstrap supersede --epoch %d --confirm-dead %s", d.Leader.Name, c.successors(), d.Epoch, d.Leader.HW)
 	}
 	return fmt.Sprintf("%s builds the first control plane; there, journalctl -u kubeadm-init shows how far", d.Leader.Name)
 }
 
 // votes says how many votes are here and who is missing.
 func (c Core) votes(d Decree) string {
-	text := fmt.Sprintf("%d of %d votes needed, %d here (%s)", d.Quorum, d.Expect, d.Votes, strings.Join(d.Present, ", "))
+	text := fmt.Sprintf("%d of %d votes needed, %d here", d.Quorum, d.Expect, d.Votes)
 	missing := max(d.Expect-d.Votes, 0)
 	switch unnamed := missing - len(d.Missing); {
 	case missing == 0:
-		return text
+		return text + " (" + strings.Join(d.Present, ", ") + ")"
 	case len(d.Missing) == 0:
 		text += fmt.Sprintf(", missing: %d that never answered", missing)
 	case unnamed <= 0:
@@ -213,7 +228,11 @@ func (c Core) votes(d Decree) string {
 	default:
 		text += fmt.Sprintf(", missing: %s and %d that never answered", strings.Join(d.Missing, ", "), unnamed)
 	}
-	return text + "; power them on, or check that they reach this server's gossip and agents ports"
+	text += fmt.Sprintf(" (here: %s); power them on, or check that they reach this server's gossip and enrolment ports", strings.Join(d.Present, ", "))
+	if low := Majority(d.Expect); d.Quorum > low && d.Votes >= low {
+		text += fmt.Sprintf("; if they never come: bootstrap quorum --majority lets %d decide", low)
+	}
+	return text
 }
 
 func (c Core) reasons() string {

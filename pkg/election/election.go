@@ -26,6 +26,10 @@ type Config struct {
 	N      int    // servers that may vote
 	Q      int    // votes that decide
 	Rule   string // cluster.QuorumSafe or cluster.QuorumMajority
+	// Joining servers booted with joining user-data, which pins the CA of the
+	// cluster in JoinCA: they never vote, propose or count.
+	Joining bool
+	JoinCA  string
 	// Electors are hardware ids, sorted; when there are any, only they vote and
 	// propose, and N is their count.
 	Electors []string
@@ -64,6 +68,12 @@ func Quorum(n int, rule string) int {
 // Majority is floor(n/2)+1: the confirmations that a server needs which has no
 // knowledge of its own, and that a GO needs after a reboot.
 func Majority(n int) int { return n/2 + 1 }
+
+// Tolerated is how many servers may lose their disk, or be one too many, before
+// two winners are possible among n servers with quorums of q: two quorums share
+// at least 2q-n servers, and one of those must remember. A negative number says
+// that two quorums need not meet at all.
+func Tolerated(n, q int) int { return 2*q - n - 1 }
 
 // Hash identifies the configuration: SHA-256 over spec id, N, quorum and the
 // sorted electors, in hex. It rides in every message and in the state.

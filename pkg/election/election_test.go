@@ -88,8 +88,8 @@ func TestArrivals(t *testing.T) {
 		w.run(time.Minute)
 	}
 	w.wantPhases("forming forming forming off off")
-	want := "no leader yet: 4 of 5 votes needed, 3 here (cp0, cp1, cp2), missing: 2 that never answered; " +
-		"power them on, or check that they reach this server's gossip and agents ports"
+	want := "no leader yet: 4 of 5 votes needed, 3 here, missing: 2 that never answered (here: cp0, cp1, cp2); " +
+		"power them on, or check that they reach this server's gossip and enrolment ports; if they never come: bootstrap quorum --majority lets 3 decide"
 	if got := w.servers[1].core.Explain(); got != want {
 		t.Errorf("Explain:\n got %s\nwant %s", got, want)
 	}
@@ -119,7 +119,7 @@ func TestNamesTheMissing(t *testing.T) {
 	if diff := cmp.Diff(Decree{Phase: PhaseForming, Votes: 1, Quorum: 3, Expect: 4, Present: []string{"cp0"}, Missing: []string{"cp2"}}, d, addresses); diff != "" {
 		t.Error(diff)
 	}
-	if got := w.servers[0].core.Explain(); !strings.Contains(got, "3 of 4 votes needed, 1 here (cp0), missing: cp2 and 2 that never answered") {
+	if got := w.servers[0].core.Explain(); !strings.Contains(got, "3 of 4 votes needed, 1 here, missing: cp2 and 2 that never answered (here: cp0)") {
 		t.Errorf("Explain = %q", got)
 	}
 }

@@ -11,6 +11,7 @@ type Event interface{ event() }
 // Start comes first, once, after New.
 type Start struct {
 	Boot string // the kernel's boot id: confirmations count within one boot only
+	Run  string // random, new for every run of the agent: no two runs share a ballot
 	// Stands says that this boot already confirmed GO (the agent was restarted,
 	// the server was not).
 	Stands bool
@@ -26,6 +27,7 @@ type Peer struct {
 	Name     string
 	Address  netip.Addr
 	Eligible bool // may become a control plane
+	Joining  bool // booted with joining user-data: neither votes nor counts
 }
 
 // Fitness says what this server is ready for.
@@ -54,6 +56,9 @@ type Timer struct{ Kind TimerKind }
 // InitDone says that the GO holder's control plane was verified to run.
 type InitDone struct{ Endpoint string }
 
+// Closed says that a second etcd member of the sealed cluster votes.
+type Closed struct{}
+
 // Evidence says that the server carries traces of a cluster (etcd data,
 // kubelet.conf, static manifests). Without a decree in the state it never votes.
 type Evidence struct{ What string }
@@ -65,6 +70,7 @@ func (Candidate) event() {}
 func (Received) event()  {}
 func (Timer) event()     {}
 func (InitDone) event()  {}
+func (Closed) event()    {}
 func (Evidence) event()  {}
 
 // Effect is something the driver must do. Effects are carried out in order; a

@@ -1,7 +1,7 @@
 package election
 
 // MessageVersion is the version of the messages between electors.
-const MessageVersion = 1
+const MessageVersion = 2
 
 // MessageKind names a message.
 type MessageKind string
@@ -32,6 +32,8 @@ type Message struct {
 
 	Decided []Value `json:"decided,omitempty"` // decided prefix from slot 0 on
 	Sealed  Sealed  `json:"sealed,omitzero"`
+	Joining bool    `json:"joining,omitempty"` // booted with joining user-data: neither votes nor counts
+	Lowered bool    `json:"lowered,omitempty"` // an operator lowered the quorum to a majority
 
 	Slot     int    `json:"slot,omitempty"`
 	Ballot   Ballot `json:"ballot,omitzero"`
@@ -40,4 +42,10 @@ type Message struct {
 	Value    Value  `json:"value,omitzero"`    // Promise, Accept
 	Nonce    string `json:"nonce,omitempty"`   // Stand, Stands: the asker's boot
 	Standing bool   `json:"standing,omitempty"`
+	// Challenged goes with Stands: somebody asked to supersede this GO.
+	Challenged bool `json:"challenged,omitempty"`
+	// LoseCluster goes with Prepare and Accept after GO: the operator gives up a
+	// cluster that is sealed.
+	LoseCluster bool   `json:"loseCluster,omitempty"`
+	Refusal     string `json:"refusal,omitempty"` // Tell: why Prepare or Accept after GO is refused, a sentence
 }

@@ -15,7 +15,7 @@ const startOver = "to give it to this cluster, reinstall it, under another hostn
 // many, twice or counting differently, and why this one takes no part.
 func (c Core) Problems() []string {
 	var out []string
-	if cause := c.cause(); cause != "" {
+	if cause := c.cause(); cause != "" && !c.cfg.Joining {
 		out = append(out, cause)
 	}
 	if c.roll.twin != "" {
@@ -23,6 +23,9 @@ func (c Core) Problems() []string {
 	}
 	if !c.state.IsSealed() {
 		out = append(out, c.crowd()...)
+		if c.state.Lowered {
+			out = append(out, fmt.Sprintf("the quorum was lowered to %d of %d by an operator: one server that lost its disk, or one too many, could make a second cluster", Majority(c.cfg.N), c.cfg.N))
+		}
 	} else if c.state.Config != c.hash && !c.foreign() {
 		out = append(out, "the user-data's expect, quorum or electors differ from those the cluster was formed with; it is sealed, so they are ignored")
 	}
@@ -45,6 +48,10 @@ func (c Core) cause() string {
 	case barReconfigured:
 		return fmt.Sprintf("this server began with expect: %d (config %.8s), its user-data now says %d (config %.8s): it does not vote; "+
 			"restore the first user-data", c.state.N, c.state.Config, c.cfg.N, c.hash)
+	case barJoining:
+		return "this server booted with joining user-data (spec.join): it joins the cluster with CA " + c.cfg.JoinCA + " and takes no part in votes"
+	case barSuperseded:
+		return c.supersededText()
 	case barEvidence:
 		return fmt.Sprintf("there is no decree on this disk, but %s: this server does not vote; %s", c.evidence, startOver)
 	}
@@ -53,6 +60,16 @@ func (c Core) cause() string {
 
 func foreignText(s State, cfg Config) string {
 	return fmt.Sprintf("the state on this disk belongs to cluster %s, the user-data to cluster %s: nothing is touched; %s", s.SpecID, cfg.SpecID, startOver)
+}
+
+// supersededText is for a server whose GO was replaced.
+func (c Core) supersededText() string {
+	l, epoch, led := c.state.Leader()
+	text := "this server held GO and was superseded by an operator's order"
+	if led {
+		text += fmt.Sprintf(": %s leads epoch %d now", l.Name, epoch)
+	}
+	return text + "; what it built is void and stays down; " + startOver
 }
 
 // crowd says who is here too often.
@@ -69,7 +86,7 @@ func (c Core) crowd() []string {
 	}
 	if n := c.surplus(); n > 0 {
 		text := fmt.Sprintf("%d servers share this user-data, which expects %d: %s", c.cfg.N+n, c.cfg.N, c.names(c.roll.hardware))
-		if limit := 2*c.cfg.Q - 1; c.cfg.N+n > limit {
+		if limit := c.cfg.N + Tolerated(c.cfg.N, c.quorum(c.state.known())); c.cfg.N+n > limit {
 			text += fmt.Sprintf("; above %d nobody votes: switch off those that do not belong, or name the electors in spec.servers.electors", limit)
 		}
 		out = append(out, text)

@@ -72,8 +72,12 @@ func (s *step) setIf(on bool, k TimerKind, after time.Duration) {
 // intention is what this server would propose in the open slot, and how long it
 // leaves the others the lead.
 func (s *step) intention(slot int) (v Value, delay time.Duration, ok bool) {
-	if s.barred() != mayVote || len(s.roll.voters) < s.cfg.Q {
+	if s.barred() != mayVote || len(s.votersFor(slot)) < s.quorum(slot) {
 		return Value{}, 0, false
+	}
+	if s.state.Gone() {
+		v = Value{Kind: Lead, Leader: s.candidate, Supersedes: s.act.Dead}
+		return v, 0, s.act != (Supersede{}) && s.candidate != (Leader{}) && s.keeps(s.act.LoseCluster) == ""
 	}
 	if slot%2 == 0 {
 		if !s.self.Eligible || !s.fit.LeaderFit || s.candidate == (Leader{}) {
@@ -95,7 +99,7 @@ func (s *step) intention(slot int) (v Value, delay time.Duration, ok bool) {
 // propose begins an attempt when it is this server's turn; it reports whether
 // it began one.
 func (s *step) propose() bool {
-	slot, open := s.state.open()
+	slot, open := s.state.known(), !s.state.Gone() || s.act != (Supersede{})
 	if s.try.running() && (!open || s.try.slot != slot || s.barred() != mayVote) {
 		s.drop()
 	}
@@ -133,7 +137,7 @@ func (s *step) propose() bool {
 func (s *step) prepare(slot int, v Value) {
 	s.state.Round = max(s.state.Round, s.seen, s.peek(slot).Promised.Round) + 1
 	own := s.slot(slot)
-	own.Promised = Ballot{Round: s.state.Round, Inst: s.state.Inst}
+	own.Promised = Ballot{Round: s.state.Round, Inst: s.state.Inst, Run: s.run}
 	s.try = attempt{slot: slot, ballot: own.Promised, best: own.Accepted, value: v, votes: []string{s.state.Hardware.HW}}
 	if own.Accepted != (Ballot{}) {
 		s.try.value = own.Value
@@ -160,10 +164,10 @@ func (s *step) resend() {
 
 // resendTo asks one server, unless it has answered; it reports whether it did.
 func (s *step) resendTo(p Peer) bool {
-	if !s.try.running() || !s.cfg.votes(p.HW) || slices.Contains(s.try.votes, p.HW) {
+	if !s.try.running() || !s.counts(s.try.slot, p.HW) || slices.Contains(s.try.votes, p.HW) {
 		return false
 	}
-	m := Message{Kind: Prepare, Slot: s.try.slot, Ballot: s.try.ballot}
+	m := Message{Kind: Prepare, Slot: s.try.slot, Ballot: s.try.ballot, LoseCluster: s.state.Gone() && s.act.LoseCluster}
 	if s.try.accepting {
 		m.Kind, m.Value = Accept, s.try.value
 	}
@@ -173,7 +177,7 @@ func (s *step) resendTo(p Peer) bool {
 
 // tally goes on when enough distinct hardware answered.
 func (s *step) tally() {
-	if s.counted(s.try.votes) < s.cfg.Q || s.barred() != mayVote {
+	if s.counted(s.try.votes) < s.quorum(s.try.slot) || s.barred() != mayVote {
 		return
 	}
 	if s.try.accepting {

@@ -13,8 +13,10 @@ func (s *step) receive(from Sender, m Message) {
 	}
 	s.roll.call(from.HW, m.Name)
 	s.acknowledge(from.Inst, m)
-	if m.Config != s.state.Config {
-		s.stranger(from, m)
+	if m.Config != s.state.Config || m.Joining || s.cfg.Joining {
+		if !m.Joining && !s.cfg.Joining {
+			s.stranger(from, m)
+		}
 		s.hearSealed(from, m)
 		if m.Kind == Ask || m.Kind == Tidings {
 			s.send(from.Inst, Message{Kind: Tell})
@@ -25,6 +27,9 @@ func (s *step) receive(from Sender, m Message) {
 		s.learn(from, m)
 	}
 	s.hearSealed(from, m)
+	if m.Lowered && !s.state.Lowered {
+		s.state.Lowered, s.dirty, s.check = true, true, true
+	}
 	switch m.Kind {
 	case Prepare, Accept:
 		s.vote(from, m)
@@ -33,11 +38,11 @@ func (s *step) receive(from Sender, m Message) {
 	case Ask, Tidings:
 		s.send(from.Inst, Message{Kind: Tell})
 	case Stand:
-		s.send(from.Inst, Message{Kind: Stands, Nonce: m.Nonce, Standing: s.confirms(from, m)})
+		s.send(from.Inst, Message{Kind: Stands, Nonce: m.Nonce, Standing: s.confirms(from, m), Challenged: s.state.challenged()})
 	case Stands:
-		if m.Nonce == s.boot && m.Standing && s.cfg.votes(from.HW) {
-			s.stand.votes = with(s.stand.votes, from.HW)
-		}
+		s.standing(from, m)
+	case Tell:
+		s.refused(from, m)
 	}
 }
 
@@ -83,12 +88,19 @@ func (s *step) learn(from Sender, m Message) {
 }
 
 // decide writes a decision down. With GO for this very instance comes the
-// marker, in the same write.
+// marker, in the same write, and with the decree that supersedes it the marker
+// goes.
 func (s *step) decide(slot int, v Value) {
-	*s.slot(slot) = Slot{Decided: v}
-	if l, _, ok := s.state.Leader(); ok && s.state.Gone() && l.Inst == s.state.Inst {
-		s.state.GoMarker = true
+	was := s.peek(slot)
+	*s.slot(slot) = Slot{Decided: v, Voted: was.Accepted != (Ballot{}) && was.Value == v}
+	if v.Supersedes != "" {
+		s.state.Sealed, s.stand, s.spread.acks = Sealed{}, standing{}, nil
+		s.act, s.refusals = Supersede{}, nil
+		s.roll = s.muster(s.roll.seen)
+		s.set(TimerStand, 0)
 	}
+	l, _, ok := s.state.Leader()
+	s.state.GoMarker = ok && s.state.Gone() && l.Inst == s.state.Inst
 	s.ask.tries, s.check = 0, true
 }
 
@@ -110,47 +122,73 @@ func (s *step) contradiction(text string) {
 }
 
 // hearSealed takes another server's word that the cluster is sealed: at once
-// when it matches the decree known here, from a majority of hardware otherwise.
+// when it matches the decree known here, else when a majority of hardware, an
+// operator or this server's own user-data confirms it.
 func (s *step) hearSealed(from Sender, m Message) {
-	if m.Sealed == (Sealed{}) {
+	known := s.state.Sealed
+	switch l, epoch, _ := s.state.Leader(); {
+	case m.Sealed == (Sealed{}) || s.outdated(m.Sealed):
 		return
-	}
-	same := func(a, b Sealed) bool { return a.Epoch == b.Epoch && a.CAHash == b.CAHash }
-	if s.state.IsSealed() {
-		if !same(s.state.Sealed, m.Sealed) {
-			s.contradiction(fmt.Sprintf("%s says that epoch %d is sealed with CA %s, this server knows epoch %d with CA %s",
-				m.Name, m.Sealed.Epoch, m.Sealed.CAHash, s.state.Sealed.Epoch, s.state.Sealed.CAHash))
+	case s.state.IsSealed() && known.same(m.Sealed):
+		if m.Sealed.Closed && !known.Closed {
+			s.state.Sealed.Closed, s.dirty = true, true
 		}
 		return
-	}
-	if s.state.Gone() {
-		l, epoch, _ := s.state.Leader()
-		if !same(Sealed{Epoch: epoch, CAHash: l.CAHash}, m.Sealed) {
-			s.contradiction(fmt.Sprintf("%s says that epoch %d is sealed with CA %s, but epoch %d was decreed with CA %s",
-				m.Name, m.Sealed.Epoch, m.Sealed.CAHash, epoch, l.CAHash))
-			return
-		}
+	case s.state.IsSealed() && m.Sealed.Epoch <= known.Epoch:
+		s.contradiction(fmt.Sprintf("%s says that epoch %d is sealed with CA %s, this server knows epoch %d with CA %s",
+			m.Name, m.Sealed.Epoch, m.Sealed.CAHash, known.Epoch, known.CAHash))
+		return
+	case s.state.IsSealed() && s.state.known() > 0:
+		return // a decree that supersedes this one; the server that spreads it tells how it came to be
+	case s.state.Gone() && m.Sealed.same(Sealed{Epoch: epoch, CAHash: l.CAHash}):
 		s.settleSealed(m.Sealed)
+		return
+	case s.state.Gone() && m.Sealed.Epoch <= epoch:
+		s.contradiction(fmt.Sprintf("%s says that epoch %d is sealed with CA %s, but epoch %d was decreed with CA %s",
+			m.Name, m.Sealed.Epoch, m.Sealed.CAHash, epoch, l.CAHash))
 		return
 	}
 	s.claims = slices.DeleteFunc(slices.Clone(s.claims), func(c claim) bool { return c.hw == from.HW })
-	s.claims = append(s.claims, claim{hw: from.HW, sealed: m.Sealed})
+	s.claims = append(s.claims, claim{hw: from.HW, sealed: m.Sealed, decided: m.Decided})
 	s.check = true
 	agreeing := 0
 	for _, c := range s.claims {
-		if same(c.sealed, m.Sealed) {
+		if c.sealed.same(m.Sealed) {
 			agreeing++
 		}
 	}
-	if agreeing < Majority(s.cfg.N) {
+	if m.Sealed.CAHash == s.cfg.JoinCA || !s.cfg.Joining && agreeing >= Majority(s.cfg.N) {
+		s.believe(m.Sealed.CAHash)
+	}
+}
+
+// outdated says that a decree was superseded, as far as this server knows: who
+// speaks of it has not heard yet.
+func (s *step) outdated(sealed Sealed) bool {
+	if s.state.known() == 0 {
+		return s.state.IsSealed() && sealed.Epoch < s.state.Sealed.Epoch
+	}
+	return slices.Contains(s.state.VoidCAs(), sealed.CAHash)
+}
+
+// believe takes over what claims say of the cluster with this CA.
+func (s *step) believe(caHash string) {
+	var word *claim
+	for i, c := range s.claims {
+		if c.sealed.CAHash == caHash && (word == nil || prefixSays(c.decided, c.sealed)) {
+			word = &s.claims[i]
+		}
+	}
+	if word == nil {
 		return
 	}
-	if len(s.state.Slots) == 0 && prefixSays(m.Decided, m.Sealed) {
-		for i, v := range m.Decided {
+	sealed := word.sealed
+	if s.state.known() == 0 && prefixSays(word.decided, sealed) {
+		for i, v := range word.decided {
 			s.decide(i, v)
 		}
 	}
-	s.settleSealed(m.Sealed)
+	s.settleSealed(sealed)
 }
 
 func (s *step) settleSealed(sealed Sealed) {
@@ -172,13 +210,20 @@ func prefixSays(decided []Value, sealed Sealed) bool {
 
 // vote answers Prepare and Accept.
 func (s *step) vote(from Sender, m Message) {
-	slot, open := s.state.open()
-	if !open || m.Slot < slot {
+	slot := s.state.known()
+	if m.Slot < slot {
 		s.send(from.Inst, Message{Kind: Tell})
 		return
 	}
-	if m.Slot != slot || s.barred() != mayVote || !s.cfg.votes(from.HW) {
+	if m.Slot != slot || s.barred() != mayVote || !s.counts(slot, from.HW) || !s.counts(slot, s.state.Hardware.HW) {
 		return
+	}
+	if s.state.Gone() {
+		if why := s.keeps(m.LoseCluster); why != "" {
+			s.note("refused to supersede the holder of GO, as " + m.Name + " asked: " + why)
+			s.send(from.Inst, Message{Kind: Tell, Refusal: why})
+			return
+		}
 	}
 	mine := s.peek(slot)
 	answer := Message{Slot: slot, Ballot: m.Ballot}
@@ -190,7 +235,7 @@ func (s *step) vote(from Sender, m Message) {
 			s.slot(slot).Promised = m.Ballot
 		}
 		answer.Kind, answer.Accepted, answer.Value = Promise, mine.Accepted, mine.Value
-	case m.Value.fits(slot) != nil:
+	case !s.mayFollow(m.Value):
 		return
 	default:
 		if mine.Accepted != m.Ballot {
@@ -202,9 +247,14 @@ func (s *step) vote(from Sender, m Message) {
 	s.send(from.Inst, answer)
 }
 
+// mayFollow says whether a value may be decided in the open slot.
+func (s *step) mayFollow(v Value) bool {
+	return checkPrefix(append(s.state.Decided(), v)) == nil
+}
+
 // count takes the answer to a proposal of this server.
 func (s *step) count(from Sender, m Message) {
-	if !s.try.running() || m.Slot != s.try.slot || m.Ballot != s.try.ballot || !s.cfg.votes(from.HW) {
+	if !s.try.running() || m.Slot != s.try.slot || m.Ballot != s.try.ballot || !s.counts(m.Slot, from.HW) {
 		return
 	}
 	switch {
@@ -213,7 +263,7 @@ func (s *step) count(from Sender, m Message) {
 		s.lose()
 		return
 	case m.Kind == Promise && !s.try.accepting:
-		if s.try.best.Less(m.Accepted) && m.Value.fits(m.Slot) == nil {
+		if s.try.best.Less(m.Accepted) && s.mayFollow(m.Value) {
 			s.try.best, s.try.value = m.Accepted, m.Value
 		}
 	case m.Kind == Accepted && s.try.accepting:

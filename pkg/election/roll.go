@@ -16,6 +16,7 @@ type roll struct {
 	voters   []string // hw that may vote, sorted
 	eligible []string // voters that may lead, sorted
 	twin     string   // this very instance at another address: a sentence
+	seen     []Peer   // as the View had it
 	past     []Peer   // last sight of every hw, by hw: names for who is missing
 }
 
@@ -53,8 +54,9 @@ func (s *step) look(v View) {
 
 // muster calls the roll.
 func (c *Core) muster(seen []Peer) roll {
-	r := roll{past: c.roll.past}
-	self := Peer{Inst: c.state.Inst, HW: c.state.Hardware.HW, Name: c.self.Name, Address: c.self.Address, Eligible: c.self.Eligible}
+	r := roll{seen: seen, past: c.roll.past}
+	self := Peer{Inst: c.state.Inst, HW: c.state.Hardware.HW, Name: c.self.Name, Address: c.self.Address, Eligible: c.self.Eligible, Joining: c.cfg.Joining}
+	last := c.state.known() - 1 // after GO its holder still counts, until it is superseded
 	for _, p := range seen {
 		switch {
 		case p.Inst != self.Inst:
@@ -72,7 +74,7 @@ func (c *Core) muster(seen []Peer) roll {
 		r.insts = append(r.insts, p.Inst)
 	}
 	slices.Sort(r.insts)
-	lives := append(slices.Clone(r.peers), self)
+	lives := slices.DeleteFunc(append(slices.Clone(r.peers), self), func(p Peer) bool { return p.Joining })
 	slices.SortStableFunc(lives, func(a, b Peer) int { return cmp.Compare(a.HW, b.HW) })
 	for i := 0; i < len(lives); {
 		j := i + 1
@@ -84,7 +86,7 @@ func (c *Core) muster(seen []Peer) roll {
 		switch {
 		case j-i > 1:
 			r.doubled = append(r.doubled, hw)
-		case c.cfg.votes(hw):
+		case c.counts(last, hw):
 			r.voters = append(r.voters, hw)
 			if lives[i].Eligible {
 				r.eligible = append(r.eligible, hw)
@@ -166,6 +168,8 @@ const (
 	barTwin
 	barReconfigured
 	barNoElector
+	barJoining
+	barSuperseded
 	barEvidence
 	barDoubled
 	barSurplus
@@ -178,7 +182,7 @@ func (c *Core) barred() bar {
 		return b
 	}
 	switch {
-	case c.surplus() > 2*c.cfg.Q-1-c.cfg.N:
+	case c.surplus() > Tolerated(c.cfg.N, c.quorum(c.state.known())):
 		return barSurplus
 	case len(c.claims) > 0 && !c.state.IsSealed():
 		return barClaims
@@ -198,9 +202,13 @@ func (c *Core) barredItself() bar {
 		return barTwin
 	case c.reconfigured():
 		return barReconfigured
+	case c.cfg.Joining:
+		return barJoining
 	case !c.cfg.votes(hw):
 		return barNoElector
-	case c.evidence != "" && !c.state.Gone() && !c.state.IsSealed():
+	case c.state.Superseded():
+		return barSuperseded
+	case c.evidence != "" && !c.state.everGone() && !c.state.IsSealed():
 		return barEvidence
 	case slices.Contains(c.roll.doubled, hw):
 		return barDoubled

@@ -103,7 +103,7 @@ func TestElectors(t *testing.T) {
 	w.meet(w.servers[0], w.servers[7], w.servers[1])
 	w.run(time.Minute)
 	w.wantPhases("forming forming off off off off off forming")
-	if got := w.servers[0].core.Explain(); !strings.Contains(got, "not among spec.servers.electors and waits for them: 3 of 3 votes needed, 1 here (cp1), missing: hardware hw02, hardware hw03;") {
+	if got := w.servers[0].core.Explain(); !strings.Contains(got, "not among spec.servers.electors and waits for them: 3 of 3 votes needed, 1 here, missing: hardware hw02, hardware hw03 (here: cp1);") {
 		t.Errorf("Explain = %q", got)
 	}
 	w.bootAll()

@@ -19,19 +19,45 @@ func (s *step) seal(e InitDone) {
 	s.spread.on, s.spread.tries, s.tellAll = true, 0, true
 }
 
+// close takes a control plane's word that etcd has become the authority. It is
+// repeated after each start of its agent, so that nobody misses it.
+func (s *step) close() {
+	if !s.state.IsSealed() {
+		s.note("a second etcd member is reported to vote, but the cluster is not sealed: ignored")
+		return
+	}
+	if !s.state.Sealed.Closed {
+		s.state.Sealed.Closed, s.dirty = true, true
+	}
+	s.spread.on, s.spread.tries, s.tellAll = true, 0, true
+}
+
+// sealing is how far a cluster is, as one server knows it: 0 not sealed in this
+// epoch, 1 sealed, 2 closed.
+func (s *step) sealing(x Sealed) int {
+	_, epoch, _ := s.state.Leader()
+	switch {
+	case x == Sealed{} || x.Epoch < epoch:
+		return 0
+	case x.Closed:
+		return 2
+	}
+	return 1
+}
+
 // acknowledge notes how much a server knows.
 func (s *step) acknowledge(inst string, m Message) {
 	if !s.spread.on || !s.roll.shows(inst) {
 		return
 	}
-	now := ack{inst: inst, known: len(m.Decided), sealed: m.Sealed != Sealed{}}
+	now := ack{inst: inst, known: len(m.Decided), seal: s.sealing(m.Sealed)}
 	at, found := slices.BinarySearchFunc(s.spread.acks, inst, func(a ack, inst string) int { return cmp.Compare(a.inst, inst) })
 	if found && (s.spread.acks[at] == now || now.known < s.spread.acks[at].known) {
 		return // nothing new, or a message that was overtaken
 	}
 	acks := slices.Clone(s.spread.acks)
 	if found {
-		now.sealed = now.sealed || acks[at].sealed
+		now.seal = max(now.seal, acks[at].seal)
 		acks[at] = now
 	} else {
 		acks = slices.Insert(acks, at, now)
@@ -49,7 +75,7 @@ func (s *step) behind(inst string) bool {
 	if found {
 		a = s.spread.acks[at]
 	}
-	return s.state.IsSealed() && !a.sealed || !a.sealed && a.known < s.state.known()
+	return a.seal < s.sealing(s.state.Sealed) || a.seal == 0 && a.known < s.state.known()
 }
 
 // tellBehind sends the decisions to everyone who is behind and who gets no
@@ -137,12 +163,25 @@ func (s *step) askStand() {
 	s.stand.tries++
 }
 
+// standing takes the answer to it.
+func (s *step) standing(from Sender, m Message) {
+	switch {
+	case m.Nonce != s.boot || !s.cfg.votes(from.HW):
+	case m.Standing:
+		s.stand.votes = with(s.stand.votes, from.HW)
+	case m.Challenged:
+		s.stand.nays = with(s.stand.nays, m.Name)
+	}
+}
+
 func (s *step) standQuestion() Message { return Message{Kind: Stand, Nonce: s.boot} }
 
-// confirms answers Stand: the asker leads the newest decree known here, GO is
-// decided, and nothing was promised after it.
+// confirms answers Stand: the asker leads the newest decree known here, this
+// very instance voted for its GO, and nothing was promised after it. An instance
+// that did not vote may have forgotten a promise, so its word is worth nothing.
 func (s *step) confirms(from Sender, m Message) bool {
+	n := s.state.known()
 	l, _, ok := s.state.Leader()
-	return ok && s.state.Gone() && l.Inst == from.Inst && len(m.Decided) == s.state.known() &&
-		len(s.state.Slots) == s.state.known() && s.barredItself() == mayVote
+	return ok && s.state.Gone() && l.Inst == from.Inst && len(m.Decided) == n &&
+		!s.state.challenged() && s.state.Slots[n-1].Voted && s.barredItself() == mayVote
 }

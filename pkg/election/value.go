@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/mustermetal/muster/pkg/device"
 )
@@ -34,6 +35,9 @@ const (
 type Value struct {
 	Kind   Kind   `json:"kind"`
 	Leader Leader `json:"leader,omitzero"` // with Lead only
+	// Supersedes is the hardware that held the GO of the slot before and that an
+	// operator confirmed to be dead; with a Lead after GO only.
+	Supersedes string `json:"supersedes,omitempty"`
 }
 
 // fits says whether a value may stand in a slot.
@@ -43,8 +47,10 @@ func (v Value) fits(slot int) error {
 		return fmt.Errorf("slot %d of the fence holds %q, expected %s", slot, v.Kind, Lead)
 	case slot%2 == 1 && v.Kind != Go && v.Kind != Abdicate:
 		return fmt.Errorf("slot %d of the fence holds %q, expected %s or %s", slot, v.Kind, Go, Abdicate)
-	case v.Kind != Lead && v.Leader != (Leader{}):
+	case v.Kind != Lead && (v.Leader != (Leader{}) || v.Supersedes != ""):
 		return fmt.Errorf("slot %d of the fence: %s carries a leader, expected none", slot, v.Kind)
+	case len(v.Supersedes) > maxField || v.Supersedes != "" && v.Supersedes == v.Leader.HW:
+		return fmt.Errorf("slot %d of the fence: hardware %.40q supersedes itself", slot, v.Supersedes)
 	case v.Kind == Lead:
 		return v.Leader.check()
 	}
@@ -65,27 +71,31 @@ func (l Leader) check() error {
 	return nil
 }
 
-// Ballot orders the attempts on one slot; the zero Ballot is none.
+// Ballot orders the attempts on one slot; the zero Ballot is none. No two
+// attempts ever share one, whatever happens to a disk: a round is written before
+// it is used, and where a disk was put back from a copy, which forgets rounds,
+// the run of the agent is another.
 type Ballot struct {
 	Round uint64 `json:"round"`
 	Inst  string `json:"inst"`
+	Run   string `json:"run"` // Start.Run of the proposer
 }
 
-// Less orders ballots by round, then by instance.
+// Less orders ballots by round, then by instance, then by run.
 func (b Ballot) Less(o Ballot) bool {
-	if c := cmp.Compare(b.Round, o.Round); c != 0 {
-		return c < 0
-	}
-	return b.Inst < o.Inst
+	return cmp.Or(cmp.Compare(b.Round, o.Round), cmp.Compare(b.Inst, o.Inst), cmp.Compare(b.Run, o.Run)) < 0
 }
 
-// Slot is an elector's memory of one decision. When Decided is set the rest is
-// dropped: every question about the slot is answered with the decision.
+// Slot is an elector's memory of one decision. When Decided is set the rest but
+// Voted is dropped: every question about the slot is answered with the decision.
 type Slot struct {
 	Promised Ballot `json:"promised,omitzero"` // nothing below is accepted any more
 	Accepted Ballot `json:"accepted,omitzero"` // ballot of Value
 	Value    Value  `json:"value,omitzero"`
 	Decided  Value  `json:"decided,omitzero"`
+	// Voted says that this instance accepted the decided value before it heard of
+	// the decision. A server that lost its disk has not, however much it learns.
+	Voted bool `json:"voted,omitempty"`
 }
 
 // Sealed says that the first control plane runs, and with which CA.
@@ -93,7 +103,13 @@ type Sealed struct {
 	Epoch    uint64 `json:"epoch"`
 	CAHash   string `json:"caHash"`
 	Endpoint string `json:"endpoint"` // host:port of the API server
+	// Closed says that a second etcd member votes: from then on etcd is the
+	// authority, and no decree supersedes this one.
+	Closed bool `json:"closed,omitempty"`
 }
+
+// same says whether two servers speak of one cluster.
+func (s Sealed) same(o Sealed) bool { return s.Epoch == o.Epoch && s.CAHash == o.CAHash }
 
 // Hardware is what a server's identity was made of. HW is the chosen identity;
 // the rest tells a late network card from a cloned disk.
@@ -122,6 +138,7 @@ type State struct {
 	Round    uint64   `json:"round"` // of the newest ballot made here
 	Slots    []Slot   `json:"slots,omitempty"`
 	GoMarker bool     `json:"goMarker,omitempty"` // this instance was decided to run kubeadm init
+	Lowered  bool     `json:"lowered,omitempty"`  // an operator lowered the quorum to a majority
 	Sealed   Sealed   `json:"sealed,omitzero"`
 }
 
@@ -145,14 +162,34 @@ func (s State) known() int {
 	return len(s.Slots)
 }
 
-// open is the slot that may be decided next. There is none after GO: only an
-// operator's act may open one there.
-func (s State) open() (slot int, ok bool) {
-	n := s.known()
-	if n > 0 && s.Slots[n-1].Decided.Kind == Go {
-		return 0, false
+// superseded is the hardware that held GO before this slot, sorted: whatever is
+// decided there replaces it, so it has no vote in it.
+func (s State) superseded(slot int) []string {
+	var out []string
+	for i := 1; i < min(slot, len(s.Slots)); i += 2 {
+		if s.Slots[i].Decided.Kind == Go {
+			out = with(out, s.Slots[i-1].Decided.Leader.HW)
+		}
 	}
-	return n, true
+	return out
+}
+
+// Superseded says whether this server held a GO that another decree replaced:
+// what it built is void.
+func (s State) Superseded() bool {
+	return slices.Contains(s.superseded(s.known()-1), s.Hardware.HW)
+}
+
+// VoidCAs are the hashes of the CAs of superseded leaders: nothing that they
+// signed belongs to the cluster.
+func (s State) VoidCAs() []string {
+	var out []string
+	for i := 1; i < s.known()-1; i += 2 {
+		if s.Slots[i].Decided.Kind == Go {
+			out = with(out, s.Slots[i-1].Decided.Leader.CAHash)
+		}
+	}
+	return out
 }
 
 // Leader returns the leader of the newest epoch that has one, and the epoch.
@@ -171,6 +208,18 @@ func (s State) Gone() bool {
 	n := s.known()
 	return n > 0 && s.Slots[n-1].Decided.Kind == Go
 }
+
+// challenged says that something was promised after GO: its holder may be
+// superseded already.
+func (s State) challenged() bool { return s.Gone() && len(s.Slots) > s.known() }
+
+// everGone says whether GO was decided in any epoch.
+func (s State) everGone() bool {
+	return slices.ContainsFunc(s.Slots, func(x Slot) bool { return x.Decided.Kind == Go })
+}
+
+// voidWith are the CAs that are void once this leader is superseded.
+func (s State) voidWith(l Leader) []string { return with(s.VoidCAs(), l.CAHash) }
 
 // HoldsGo says whether this very instance was decided to run kubeadm init, with
 // the marker on disk. It is the one right that the fence gives before sealed.

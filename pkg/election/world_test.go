@@ -89,7 +89,7 @@ func (w *world) bootUp(s *server) {
 	s.core, s.up = New(s.cfg, s.self, st), true
 	s.boot++
 	clear(s.clock)
-	w.step(s, Start{Boot: fmt.Sprintf("%s-%d", s.hw, s.boot)})
+	w.step(s, Start{Boot: fmt.Sprintf("%s-%d", s.hw, s.boot), Run: fmt.Sprintf("run%d", w.insts)})
 	if s.up {
 		inst := s.core.State().Inst
 		w.step(s, Candidate{Leader{HW: s.hw, Inst: inst, Name: s.self.Name, Address: s.self.Address, CAHash: "sha256:ca-" + inst, AgentCAHash: "sha256:agent-" + inst}})
@@ -170,7 +170,7 @@ func (w *world) view(s *server, group []*server) View {
 	var v View
 	for _, p := range group {
 		if p != s && p.up {
-			v.Peers = append(v.Peers, Peer{Inst: p.core.State().Inst, HW: p.hw, Name: p.self.Name, Address: p.self.Address, Eligible: p.self.Eligible})
+			v.Peers = append(v.Peers, Peer{Inst: p.core.State().Inst, HW: p.hw, Name: p.self.Name, Address: p.self.Address, Eligible: p.self.Eligible, Joining: p.cfg.Joining})
 		}
 	}
 	return v

@@ -49,6 +49,8 @@ func (s speaker) Start(ctx context.Context, a plan.Announcement) error {
 	return s.units.Start(ctx, layout.UnitAnnounce)
 }
 
+func (s speaker) Stop(ctx context.Context) error { return s.units.Stop(ctx, layout.UnitAnnounce) }
+
 func (s speaker) Withhold(ctx context.Context, p netip.Prefix, withheld bool) error {
 	return s.client.Withhold(ctx, p, withheld)
 }
@@ -125,7 +127,13 @@ func (d directoryUnit) Start(ctx context.Context, epoch uint64, caHash string, a
 	if err := durable.WriteFile(d.plan, data, 0o600); err != nil {
 		return err
 	}
-	if err := d.run(ctx, !bytes.Equal(old, data)); err != nil {
+	before, err := directory.ParsePlan(old)
+	if err == nil && (before.Epoch != p.Epoch || before.CAHash != p.CAHash) {
+		err = d.units.Restart(ctx, layout.UnitDirectory) // what runs is of a decree that was superseded
+	} else {
+		err = d.run(ctx, !bytes.Equal(old, data))
+	}
+	if err != nil {
 		return err
 	}
 	_, err = d.client.Members(ctx)

@@ -41,6 +41,8 @@ type command struct {
 var commands = []command{
 	{"agent", "bring this server into its cluster and keep it there (muster.service)", agentCommand},
 	{"status", "show how far every server is, and why one waits", statusCommand},
+	{"quorum", "let a majority decide where servers never come", quorumCommand},
+	{"supersede", "replace a dead server that was to build the first control plane", supersedeCommand},
 	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
 	{"directory", "run this control plane's copy of the directory (muster-directory.service)", directoryCommand},

@@ -252,6 +252,30 @@ func (t *trust) Lead(pinned string) error {
 	return t.adopt(ca, pinned)
 }
 
+// Keep drops the leaf and the agent CA that are not of the pinned one: a decree
+// was superseded, and what its leader signed is worth nothing any more. The key
+// of the leaf stays: it is this instance's.
+func (t *trust) Keep(pinned string) error {
+	root, err := os.ReadFile(t.path(agentCAFile))
+	if errors.Is(err, fs.ErrNotExist) || pinned == "" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the agent CA: %w", err)
+	}
+	ca, err := identity.ParseCertificate(root)
+	if err != nil {
+		return fmt.Errorf("reading the agent CA in %s: %w (remove %s to enrol again)", t.dir, err, agentCAFile)
+	}
+	if identity.Hash(ca) == pinned {
+		return nil
+	}
+	t.mu.Lock()
+	t.agents, t.ca = nil, nil
+	t.mu.Unlock()
+	return t.remove(agentCAKeyFile, leafFile, agentCAFile)
+}
+
 // KeyOf returns the hash of a request's key, which must have signed it.
 func (t *trust) KeyOf(csr []byte) (string, error) { return identity.RequestKey(csr) }
 

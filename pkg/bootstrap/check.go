@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mustermetal/muster/pkg/election"
 )
@@ -36,6 +37,8 @@ func CheckInit(t Traces) error {
 		return fmt.Errorf("the state on this disk belongs to cluster %s, the cluster file to %s: nothing may be initialised here; reinstall this server", s.SpecID, t.SpecID)
 	case s.IsSealed():
 		return fmt.Errorf("the cluster is formed (sealed in epoch %d): a second kubeadm init would make a second cluster; this server joins it", s.Sealed.Epoch)
+	case s.Superseded():
+		return superseded(*s)
 	case !s.HoldsGo():
 		return notChosen(*s)
 	}
@@ -60,6 +63,14 @@ func CheckInit(t Traces) error {
 	return nil
 }
 
+func superseded(s election.State) error {
+	text := "this server held GO and was superseded by an operator's order"
+	if leader, epoch, ok := s.Leader(); ok {
+		text += fmt.Sprintf(": %s leads epoch %d now", leader.Name, epoch)
+	}
+	return errors.New(text + "; what it built is void; reinstall this server")
+}
+
 func notChosen(s election.State) error {
 	leader, epoch, ok := s.Leader()
 	switch {
@@ -75,9 +86,10 @@ func notChosen(s election.State) error {
 	return fmt.Errorf("%s (%s) leads epoch %d, not this server", leader.Name, leader.Address, epoch)
 }
 
-// CheckStart says whether kubelet and the announcer may start. Only a server
-// that holds a GO which is not sealed is in question: it may have been
-// superseded while it was off, and must not rise on its own. The cluster file has
+// CheckStart says whether kubelet and the announcer may start. In question are a
+// server that holds a GO which is not sealed, since it may have been superseded
+// while it was off and must not rise on its own, and one whose node was made for
+// a decree that was superseded. The cluster file has
 // no say: one that a later release finds fault with must not keep a formed node
 // down, and another one must not let a superseded node up.
 func CheckStart(t Traces) error {
@@ -91,6 +103,10 @@ func CheckStart(t Traces) error {
 				"what runs here belongs to another cluster; kubeadm reset, then let muster.service join", t.CAHash, s.Sealed.CAHash)
 		}
 		return nil
+	}
+	if slices.Contains(s.VoidCAs(), t.CAHash) {
+		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, which was superseded: what was built here is void and stays down; "+
+			"bootstrap status says how to give this server to the cluster", t.CAHash)
 	}
 	if !s.HoldsGo() {
 		return nil

@@ -37,6 +37,16 @@ type fence struct {
 type fenceEvent struct {
 	event   election.Event
 	answers chan<- []election.Message
+	order   *order // an operator's act
+}
+
+// order is an operator's act: it is weighed, and carried out only when yes is set
+// and nothing speaks against it.
+type order struct {
+	yes     bool
+	weighed election.Order
+	err     error
+	done    chan struct{}
 }
 
 // sendTimeout bounds one delivery: a lost message is normal, the core asks again.
@@ -72,6 +82,12 @@ func (f *fence) run(ctx context.Context) error {
 }
 
 func (f *fence) handle(ctx context.Context, e fenceEvent) error {
+	if o := e.order; o != nil {
+		defer close(o.done)
+		if o.weighed, o.err = f.core.Weigh(e.event); o.err != nil || !o.yes {
+			return nil
+		}
+	}
 	core, effects := f.core.Step(e.event)
 	f.core = core
 	var from string
@@ -139,6 +155,22 @@ func (f *fence) ask(ctx context.Context, from election.Sender, m election.Messag
 		return nil, ctx.Err()
 	case a := <-answers:
 		return a, nil
+	}
+}
+
+// act hands an operator's act to the core, which weighs it first.
+func (f *fence) act(ctx context.Context, e election.Event, yes bool) (election.Order, error) {
+	o := &order{yes: yes, done: make(chan struct{})}
+	select {
+	case <-ctx.Done():
+		return election.Order{}, ctx.Err()
+	case f.events <- fenceEvent{event: e, order: o}:
+	}
+	select {
+	case <-ctx.Done():
+		return election.Order{}, ctx.Err()
+	case <-o.done:
+		return o.weighed, o.err
 	}
 }
 

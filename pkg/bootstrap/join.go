@@ -97,6 +97,7 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 			return err
 		}
 		a.setFlags(func(f *Flags) { f.ControlPlane = a.directory.Load() })
+		a.fence.tell(ctx, election.Closed{})
 		return nil
 	}
 	d, err := a.awaitSealed(ctx)
@@ -119,6 +120,9 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 	a.board.enter(member.Joining)
 	err = a.run(ctx, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
 	close(joined)
+	if err == nil {
+		a.fence.tell(ctx, election.Closed{})
+	}
 	if a.directory.Load() {
 		a.setFlags(func(f *Flags) { f.ControlPlane = true })
 	}
@@ -216,6 +220,7 @@ func (a *Agent) holdTurn(ctx context.Context, d election.Decree, turn agent.Join
 				a.Log.Debug("asking whether etcd votes", "error", err)
 			} else if votes {
 				over = true
+				a.fence.tell(ctx, election.Closed{})
 			}
 		}
 		if over || a.Now().Sub(renewed) < renewJoinEvery {

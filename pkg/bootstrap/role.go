@@ -34,6 +34,9 @@ func (a *Agent) takeRole(ctx context.Context, work *errgroup.Group, d election.D
 		return member.NoRole, Permanent(err)
 	}
 	a.self.Node.Endpoint = node.Endpoint // the rest stands since settle, and others read it
+	if err := a.fabric.Trust.Keep(d.Leader.AgentCAHash); err != nil {
+		return member.NoRole, err
+	}
 	if !a.fabric.Trust.Enrolled() {
 		a.board.enter(member.Enrolling)
 	}

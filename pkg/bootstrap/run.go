@@ -142,8 +142,14 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err != nil {
 		return err
 	}
-	if err := a.layRoutes(ctx); err != nil {
+	void := a.voidNode(settled.State)
+	if err := a.layRoutes(ctx, void); err != nil {
 		return err
+	}
+	if void {
+		if err := a.standDown(ctx); err != nil {
+			return err
+		}
 	}
 	work.Go(func() error { return a.Network.Run(ctx) })
 	work.Go(func() error { return a.prepareHost(ctx) })
@@ -166,6 +172,13 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err != nil {
 		return err
 	}
+	if void {
+		return Permanent(a.voidText(decree))
+	}
+	if err := a.Journal.Enter(decree.Epoch); err != nil {
+		return err
+	}
+	work.Go(func() error { return a.watchEpoch(ctx, decree.Epoch) })
 	role, err := a.takeRole(ctx, work, decree)
 	if err != nil {
 		return err
@@ -240,9 +253,11 @@ func (a *Agent) settle() (Settled, error) {
 
 // layRoutes is step 3. Elastic IPs found on lo stay until the API server's
 // health is known: healthy adopts them, anything else removes them.
-func (a *Agent) layRoutes(ctx context.Context) error {
+func (a *Agent) layRoutes(ctx context.Context, void bool) error {
 	n := plan.NetworkFor(a.device, nil, false)
-	n.Addresses = a.leftoverIPs()
+	if !void {
+		n.Addresses = a.leftoverIPs()
+	}
 	a.Network.Set(n)
 	return a.until(ctx, "the routes to the top-of-rack routers", func(ctx context.Context) error { return a.Network.Apply(ctx, n) })
 }

@@ -17,10 +17,7 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 )
 
-// testCA stands for the cluster CA of every server: what matters here is that
-// the decree pins it.
-var testCA = makeTestCA()
-
+// makeTestCA stands for the cluster CA that a server makes beforehand.
 func makeTestCA() []byte {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -21,6 +21,9 @@ type Metadata interface {
 
 // Journal remembers across power loss which steps are done.
 type Journal interface {
+	// Enter begins an epoch, unless it is under way: what was done in an earlier
+	// one does not count.
+	Enter(epoch uint64) error
 	Done(step string) bool
 	Finish(step string) error
 }
@@ -78,6 +81,9 @@ type Trust interface {
 	AgentCA() ([]byte, error)
 	AdoptAgentCA(pem []byte, pinned string) error
 	CanSign() bool
+	// Keep drops the leaf and the agent CA of a decree that was superseded: all
+	// that is not of the pinned CA.
+	Keep(pinned string) error
 	// Lead makes the CA of EnsureAgentCA the agent CA, if it is the pinned one.
 	Lead(pinned string) error
 	// KeyOf returns the hash of the public key that a certificate request asks a
@@ -114,8 +120,13 @@ type Directory interface {
 // Kubernetes runs kubeadm in its units and reads what it left behind.
 type Kubernetes interface {
 	// EnsureAuthorities makes the cluster's CAs, or reads those made before, and
-	// returns the hash that joiners pin.
-	EnsureAuthorities() (caHash string, err error)
+	// returns the hash that joiners pin. A set whose hash is void is replaced.
+	EnsureAuthorities(void []string) (caHash string, err error)
+	// NodeCA is the hash of the CA in /etc/kubernetes, "" where there is none: the
+	// cluster that a node here was made for.
+	NodeCA() string
+	// StandDown stops kubeadm and the kubelet. Containers run on until a reboot.
+	StandDown(ctx context.Context) error
 	Authorities() ([]byte, error)                        // certificates and keys, for another control plane
 	AdoptAuthorities(bundle []byte, pinned string) error // those of the cluster
 	CA() ([]byte, error)                                 // PEM of the cluster CA's certificate
@@ -157,6 +168,7 @@ type Network interface {
 // Speaker is the BGP speaker, a unit of its own.
 type Speaker interface {
 	Start(ctx context.Context, a plan.Announcement) error
+	Stop(ctx context.Context) error
 	// Withhold orders the speaker to withdraw a prefix, or lets it announce again.
 	Withhold(ctx context.Context, p netip.Prefix, withheld bool) error
 	Peers(ctx context.Context) ([]member.PeerStatus, error)

@@ -33,6 +33,7 @@ func (s *Server) Status(context.Context) member.Status {
 		texts = append(texts, *origin)
 	}
 	if a.connected.Load() {
+		status.NodeCA = a.Kubernetes.NodeCA()
 		texts = append(texts, a.fence.problems()...)
 	}
 	for _, text := range texts {

@@ -104,6 +104,7 @@ type noting struct {
 	cannotDrop error
 }
 
+func (n *noting) Stop(context.Context) error { return nil }
 func (n *noting) Set(p plan.Network) {
 	n.told = append(n.told, fmt.Sprint("lo ", p.Addresses))
 	n.onLo = p.Addresses

@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"time"
@@ -30,18 +31,18 @@ func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled)
 	if s.Evidence != "" { // before Start: it decides whether this server votes
 		f.tell(ctx, election.Evidence{What: s.Evidence})
 	}
-	f.tell(ctx, election.Start{Boot: s.Boot, Stands: s.Stands})
-	if s.Eligible {
-		work.Go(func() error { return a.nominate(ctx) })
+	f.tell(ctx, election.Start{Boot: s.Boot, Run: rand.Text(), Stands: s.Stands})
+	if s.Eligible && !s.State.Superseded() {
+		work.Go(func() error { return a.nominate(ctx, s.State.VoidCAs()) })
 	}
 }
 
 // nominate makes this server one that may be proposed. It runs beside the roll
 // call: keys take their time, and a full disk is no reason not to vote.
-func (a *Agent) nominate(ctx context.Context) error {
+func (a *Agent) nominate(ctx context.Context, void []string) error {
 	var last error
 	err := retry(ctx, func(context.Context) error {
-		candidate, err := a.candidate()
+		candidate, err := a.candidate(void)
 		if err == nil {
 			a.fence.tell(ctx, election.Candidate{Leader: candidate})
 		}
@@ -57,8 +58,8 @@ func (a *Agent) nominate(ctx context.Context) error {
 }
 
 // candidate makes the CAs that this server would lead with, and pins them.
-func (a *Agent) candidate() (election.Leader, error) {
-	caHash, err := a.Kubernetes.EnsureAuthorities()
+func (a *Agent) candidate(void []string) (election.Leader, error) {
+	caHash, err := a.Kubernetes.EnsureAuthorities(void)
 	if err != nil {
 		return election.Leader{}, fmt.Errorf("making the cluster's CAs beforehand: %w", err)
 	}

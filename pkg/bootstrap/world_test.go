@@ -49,12 +49,18 @@ type testServer struct {
 	address netip.Addr
 	device  device.Device
 
-	state   election.State
-	journal map[string]string // step -> start or done
-	stands  bool
-	expect  int    // of this server's own user-data, if it is another
-	origin  string // what is said of this instance's beginning
-	traces  string // of a cluster on its disk
+	state       election.State
+	journal     map[string]string // step -> start or done
+	epoch       uint64            // of the journal
+	nodeCA      string            // of the node on the disk
+	down        bool              // what ran was stopped because it is void
+	stands      bool
+	standsEpoch uint64
+	ca          []byte // its own, or the cluster's
+	agentCA     string // that signed its leaf
+	expect      int    // of this server's own user-data, if it is another
+	origin      string // what is said of this instance's beginning
+	traces      string // of a cluster on its disk
 
 	running    bool
 	agent      *Agent
@@ -109,7 +115,7 @@ func (w *world) add(name string, i int) {
 	address := netip.AddrFrom4([4]byte{10, 0, 0, byte(2*i + 1)})
 	s := &testServer{
 		world: w, inst: fmt.Sprintf("%032x", 100+i), name: name, address: address,
-		journal: map[string]string{}, key: "key-of-" + name,
+		journal: map[string]string{}, key: "key-of-" + name, ca: makeTestCA(),
 		device: device.Device{ID: "dev-" + name, Hostname: name, Addresses: []device.Address{
 			{Prefix: netip.PrefixFrom(address, 31), Gateway: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 * i)})}}},
 	}
@@ -137,7 +143,20 @@ func (w *world) boot(name string) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.done, s.stop, s.health = make(chan error, 1), stop, make(chan bool, 16)
-	s.agent = New(Machine{
+	w.start(s, spec)
+	go func() {
+		err := s.agent.Run(ctx, watchStatus)
+		for errors.Is(err, errSuperseded) && ctx.Err() == nil { // as systemd does
+			w.start(s, spec)
+			err = s.agent.Run(ctx, watchStatus)
+		}
+		s.done <- err
+	}()
+}
+
+// start begins a run of a server's agent.
+func (w *world) start(s *testServer, spec cluster.Cluster) {
+	a := New(Machine{
 		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
 		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
 		Settle: func(d device.Device) (Settled, error) {
@@ -160,18 +179,18 @@ func (w *world) boot(name string) {
 			w.mu.Unlock()
 			w.gossip()
 			return Fabric{Gossip: s, Calls: fakeCalls{w, s}, Trust: s, State: s,
-				GoStands: func(uint64) error {
+				GoStands: func(epoch uint64) error {
 					w.mu.Lock()
 					defer w.mu.Unlock()
-					s.stands = true
+					s.stands, s.standsEpoch = true, epoch
 					return nil
 				},
 				Run: func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
 		},
 	})
-	go func() {
-		s.done <- s.agent.Run(ctx, watchStatus)
-	}()
+	w.mu.Lock()
+	s.agent = a
+	w.mu.Unlock()
 }
 
 // watchStatus asks a server for the status of all from its first moment on, as
@@ -241,6 +260,15 @@ func (s *testServer) Done(step string) bool {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	return s.journal[step] == "done"
+}
+func (s *testServer) Enter(epoch uint64) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	if s.epoch != epoch {
+		s.epoch = epoch
+		clear(s.journal)
+	}
+	return nil
 }
 func (s *testServer) Finish(step string) error {
 	s.world.mu.Lock()
@@ -312,7 +340,8 @@ func (s *testServer) Sign(from agent.Caller, csr []byte) (agent.Enrolment, error
 	}
 	return agent.Enrolment{Leaf: csr, CA: []byte("agent-ca")}, nil
 }
-func (s *testServer) Install(e agent.Enrolment, _ string) error {
+func (s *testServer) Install(e agent.Enrolment, pinned string) error {
+	s.agentCA = pinned
 	if s.installFails > 0 {
 		s.installFails--
 		return errors.New("the answer was lost")
@@ -323,25 +352,56 @@ func (s *testServer) Install(e agent.Enrolment, _ string) error {
 
 // Kubernetes.
 
-func (s *testServer) EnsureAuthorities() (string, error) { return s.caHash(s.name), nil }
-func (s *testServer) caHash(string) string {
-	hash, err := plan.CAHash(testCA)
+func (s *testServer) EnsureAuthorities(void []string) (string, error) {
+	if slices.Contains(void, s.caHash()) {
+		s.ca = makeTestCA()
+	}
+	return s.caHash(), nil
+}
+func (s *testServer) Keep(pinned string) error {
+	if s.agentCA != "" && s.agentCA != pinned {
+		s.enrolled, s.signs = false, false
+	}
+	return nil
+}
+func (s *testServer) NodeCA() string {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return s.nodeCA
+}
+func (s *testServer) StandDown(context.Context) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.down = true
+	return nil
+}
+func (s *testServer) caHash() string {
+	hash, err := plan.CAHash(s.ca)
 	if err != nil {
 		s.world.t.Fatal(err)
 	}
 	return hash
 }
-func (s *testServer) Authorities() ([]byte, error)              { return testCA, nil }
-func (s *testServer) AdoptAuthorities(_ []byte, p string) error { return plan.PinnedCA(testCA, p) }
-func (s *testServer) CA() ([]byte, error)                       { return testCA, nil }
+func (s *testServer) Authorities() ([]byte, error) { return s.ca, nil }
+func (s *testServer) AdoptAuthorities(bundle []byte, pinned string) error {
+	if err := plan.PinnedCA(bundle, pinned); err != nil {
+		return err
+	}
+	s.ca = bundle
+	return nil
+}
+func (s *testServer) CA() ([]byte, error) { return s.ca, nil }
 func (s *testServer) Init(ctx context.Context, _ plan.Node) error {
 	s.world.mu.Lock()
 	state, stands := s.state, s.stands
 	s.world.mu.Unlock()
-	if err := CheckInit(Traces{State: &state, SpecID: s.world.cluster.Spec.ID, CAHash: s.caHash(s.name), Stands: stands, InitStarted: true}); err != nil {
+	if err := CheckInit(Traces{State: &state, SpecID: s.world.cluster.Spec.ID, CAHash: s.caHash(), Stands: stands, StandsEpoch: s.standsEpoch, InitStarted: true}); err != nil {
 		s.world.t.Errorf("kubeadm init on %s: %v", s.name, err)
 		return err
 	}
+	s.world.mu.Lock()
+	s.nodeCA = s.caHash()
+	s.world.mu.Unlock()
 	if s.initFails > 0 {
 		s.initFails--
 		return errors.New("kubeadm init failed")
@@ -386,6 +446,10 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 	s.world.joins = append(s.world.joins, s.name)
 	s.journal["join"] = "done"
 	s.joinedWith = j
+	s.nodeCA = s.caHash()
+	if !j.ControlPlane {
+		s.nodeCA, _ = plan.CAHash(j.CA)
+	}
 	if j.ControlPlane {
 		s.setHealthy(true)
 	}
@@ -489,6 +553,7 @@ func (s *testServer) RemoveAddress(context.Context, netip.Prefix) error { return
 type fakeSpeaker struct{ s *testServer }
 
 func (f fakeSpeaker) Start(context.Context, plan.Announcement) error     { return nil }
+func (f fakeSpeaker) Stop(context.Context) error                         { return nil }
 func (f fakeSpeaker) Withhold(context.Context, netip.Prefix, bool) error { return nil }
 func (f fakeSpeaker) Peers(context.Context) ([]member.PeerStatus, error) { return nil, nil }
 
@@ -523,6 +588,7 @@ func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, f
 	w := f.s.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.rows = slices.DeleteFunc(w.rows, func(row member.Member) bool { return row.Epoch < m.Epoch }) // another epoch's directory
 	planes := 0
 	for _, row := range w.rows {
 		if row.Inst == m.Inst {

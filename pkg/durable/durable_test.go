@@ -118,7 +118,7 @@ func TestDamage(t *testing.T) {
 		{"newest zeroed", edit("state.b", func(b []byte) []byte { return make([]byte, len(b)) }), "cut off in its first line"},
 		{"newest with a flipped bit", edit("state.b", func(b []byte) []byte { b[len(b)-9] ^= 1; return b }), "CRC32C"},
 		{"older with a flipped bit", edit("state.a", func(b []byte) []byte { b[len(b)-9] ^= 1; return b }), "state.a: the state's CRC32C"},
-		{"newest of a later version", edit("state.b", func(b []byte) []byte { return []byte(strings.Replace(string(b), "v1", "v2", 1)) }), "written by another version"},
+		{"newest of a later version", edit("state.b", func(b []byte) []byte { return []byte(strings.Replace(string(b), "v2", "v3", 1)) }), "written by another version"},
 		{"newest gone", remove("state.b"), "state.a holds write 4, but"},
 		{"older gone", remove("state.a"), "which may have held the newest"},
 		{"older put in place of the newest", func(t *testing.T, dir string) {

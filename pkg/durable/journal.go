@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -169,6 +170,33 @@ func (j *Journal) Fail(step string, cause error) error {
 	return j.Write(step, Failed, cause.Error())
 }
 
+// stepEpoch is the step of an entry that begins a new epoch. What was done under
+// an earlier decree is void: nothing before it counts as begun or done.
+const stepEpoch = "epoch"
+
+// Enter begins an epoch of the decree, unless it is the one that the journal is
+// in; a new journal is in epoch 0.
+func (j *Journal) Enter(epoch uint64) error {
+	if j.epoch() == epoch {
+		return nil
+	}
+	return j.Write(stepEpoch, Started, strconv.FormatUint(epoch, 10))
+}
+
+func (j *Journal) epoch() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := len(j.entries) - 1; i >= 0; i-- {
+		if j.entries[i].Step == stepEpoch {
+			n, err := strconv.ParseUint(j.entries[i].Detail, 10, 64)
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
 // Done says whether a step's last event is its end.
 func (j *Journal) Done(step string) bool { return j.last(step) == Done }
 
@@ -185,11 +213,14 @@ func (j *Journal) last(step string) Event {
 	return Last(j.entries, step)
 }
 
-// Last returns the last event of a step, "" when it has none.
+// Last returns the last event of a step in the newest epoch, "" when it has none.
 func Last(entries []Entry, step string) Event {
 	for i := len(entries) - 1; i >= 0; i-- {
-		if entries[i].Step == step {
+		switch entries[i].Step {
+		case step:
 			return entries[i].Event
+		case stepEpoch:
+			return ""
 		}
 	}
 	return ""

@@ -15,7 +15,7 @@ const startOver = "to give it to this cluster, reinstall it, under another hostn
 // many, twice or counting differently, and why this one takes no part.
 func (c Core) Problems() []string {
 	var out []string
-	if cause := c.cause(); cause != "" && !c.cfg.Joining {
+	if cause := c.cause(); cause != "" && !c.cfg.Joining && !(c.state.IsSealed() && c.state.Superseded()) {
 		out = append(out, cause)
 	}
 	if c.roll.twin != "" {

@@ -67,10 +67,25 @@ type Kubeadm struct {
 const joinTokenTTL = 15 * time.Minute
 
 // EnsureAuthorities makes the cluster's authorities, or reads those made before,
-// and returns the hash that joiners pin.
-func (k *Kubeadm) EnsureAuthorities() (caHash string, err error) {
-	a, err := EnsureAuthorities(k.authorityDir(), k.Write, time.Now())
+// and returns the hash that joiners pin. A set whose hash is void, because its
+// leader was superseded, is replaced.
+func (k *Kubeadm) EnsureAuthorities(void []string) (caHash string, err error) {
+	a, err := EnsureAuthorities(k.authorityDir(), k.Write, time.Now(), void...)
 	return a.hash, err
+}
+
+// NodeCA is the hash of the CA in /etc/kubernetes/pki, "" where there is none.
+func (k *Kubeadm) NodeCA() string { return Look(k.Root, time.Now()).CAHash }
+
+// StandDown stops kubeadm and the kubelet: what they make belongs to a cluster
+// that was superseded.
+func (k *Kubeadm) StandDown(ctx context.Context) error {
+	for _, unit := range []string{layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubelet} {
+		if err := k.Units.Stop(ctx, unit); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Authorities returns certificates and keys for another control plane. They are

@@ -118,7 +118,7 @@ func setUp(t *testing.T) (*Kubeadm, *host) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := k.EnsureAuthorities(); err != nil {
+	if _, err := k.EnsureAuthorities(nil); err != nil {
 		t.Fatal(err)
 	}
 	var err error

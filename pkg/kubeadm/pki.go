@@ -81,10 +81,11 @@ func (a Authorities) CA() []byte { return bytes.Clone(a.files[caCert]) }
 // there are none. They appear all at once: made in a directory beside it, which
 // is renamed when it is complete, so what a power cut leaves unfinished is never
 // taken for authorities (an empty ca.key would make kubeadm silently go on
-// without one). Once made they are never replaced.
-func EnsureAuthorities(dir string, write WriteFile, now time.Time) (Authorities, error) {
+// without one). Once made they are never replaced, unless
+// their hash is void.
+func EnsureAuthorities(dir string, write WriteFile, now time.Time, void ...string) (Authorities, error) {
 	a, err := ReadAuthorities(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err == nil && !slices.Contains(void, a.hash) || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return a, err
 	}
 	if a, err = newAuthorities(now); err != nil {

@@ -56,6 +56,8 @@ type Status struct {
 	Time    time.Time `json:"time,omitzero"`     // the server's clock when it answered
 	Waiting string    `json:"waiting,omitempty"` // what it waits for, why, and what the operator may do
 	Problem string    `json:"problem,omitempty"` // the last error, a sentence
+	// NodeCA is the CA of the Kubernetes node on this server, if there is one.
+	NodeCA string `json:"nodeCA,omitempty"`
 	// Decree is what this server knows to be decided.
 	Decree Decree `json:"decree"`
 	// Network is what this server has on lo and what its speaker says, for people.

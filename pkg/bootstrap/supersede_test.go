@@ -1,0 +1,153 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/member"
+)
+
+// deadLeader forms n servers up to GO, with its holder, cp1, in the middle of
+// kubeadm init, and switches that off.
+func deadLeader(t *testing.T, w *world) {
+	t.Helper()
+	w.named("cp1").initBlocks = make(chan struct{})
+	for _, s := range w.servers {
+		w.boot(s.name)
+	}
+	time.Sleep(time.Minute)
+	if st := w.named("cp1").agent.board.read(); st.Phase != member.Initialising || w.named("cp1").NodeCA() == "" {
+		t.Fatalf("cp1 is in phase %s", st.Phase)
+	}
+	w.powerOff("cp1")
+	w.named("cp1").initBlocks = nil
+	time.Sleep(time.Minute)
+}
+
+// TestSupersede: the holder of GO is gone for good between GO and sealed. Nobody
+// takes over by itself, every server says what happened, one order makes the
+// others one cluster, and the old server starts nothing when it is back.
+func TestSupersede(t *testing.T) {
+	for _, shape := range []struct{ controlPlanes, workers int }{{3, 2}, {3, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, shape.controlPlanes, shape.workers)
+			defer w.shutdown()
+			deadLeader(t, w)
+			time.Sleep(30 * time.Minute)
+			old := w.named("cp1")
+			for _, s := range w.servers {
+				if s == old {
+					continue
+				}
+				if got := s.agent.board.read().Waiting; !strings.Contains(got, "bootstrap supersede --epoch 0 --confirm-dead "+old.state.Hardware.HW) {
+					t.Errorf("%s waits for %q", s.name, got)
+				}
+			}
+			order := election.Supersede{Dead: old.state.Hardware.HW}
+			cp2 := w.named("cp2")
+			told, err := cp2.server.Supersede(t.Context(), false, order, "")
+			if err != nil || len(told) != 3 || !strings.HasPrefix(told[2], "DANGER: if cp1 still runs") {
+				t.Fatalf("%q, %v", told, err)
+			}
+			time.Sleep(time.Minute)
+			if inits, _ := w.ledger(); len(inits) != 0 || cp2.agent.fence.read().Epoch != 0 {
+				t.Fatal("a dry run was carried out")
+			}
+			if _, err := cp2.server.Supersede(t.Context(), true, order, ""); err != nil {
+				t.Fatal(err)
+			}
+			var rest []string
+			for _, s := range w.servers {
+				if s != old {
+					rest = append(rest, s.name)
+				}
+			}
+			w.formed(10*time.Minute, rest...)
+			inits, joins := w.ledger()
+			slices.Sort(joins)
+			slices.Sort(rest)
+			if diff := cmp.Diff([]string{"cp2"}, inits); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(slices.DeleteFunc(rest, func(s string) bool { return s == "cp2" }), joins); diff != "" {
+				t.Error(diff)
+			}
+			w.oldLeaderComesBack(t)
+		})
+	}
+}
+
+// oldLeaderComesBack boots cp1, whose disk holds a GO and half a node.
+func (w *world) oldLeaderComesBack(t *testing.T) {
+	t.Helper()
+	old := w.named("cp1")
+	w.boot("cp1")
+	time.Sleep(10 * time.Minute)
+	st := old.agent.board.read()
+	if st.Phase != member.Stopped || !old.down || !strings.Contains(st.Problem, "which was superseded by an operator's order: cp2 leads epoch 1") {
+		t.Errorf("the old leader is in phase %s, stopped its units: %v, says %q", st.Phase, old.down, st.Problem)
+	}
+	inits, _ := w.ledger()
+	if len(inits) != 1 {
+		t.Errorf("kubeadm init ran on %v", inits)
+	}
+	// Reset as its sentence says, it joins like any other.
+	w.powerOff("cp1")
+	old.nodeCA, old.down = "", false
+	w.boot("cp1")
+	w.formed(10*time.Minute, "cp1")
+	if _, joins := w.ledger(); !slices.Contains(joins, "cp1") {
+		t.Errorf("%v joined", joins)
+	}
+}
+
+// TestSupersedeSealed: a sealed cluster is given up only with the list of its
+// nodes.
+func TestSupersedeSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 2)
+		defer w.shutdown()
+		w.boot("cp1")
+		w.boot("w1")
+		w.boot("w2")
+		w.formed(time.Hour, "cp1", "w1", "w2")
+		w.powerOff("cp1")
+		w.boot("cp2")
+		time.Sleep(time.Minute)
+		cp2, order := w.named("cp2"), election.Supersede{Dead: w.named("cp1").state.Hardware.HW}
+		for lost, want := range map[string]string{
+			"":     "epoch 0 is sealed: its cluster exists",
+			"none": "the nodes to be reset are w1,w2, --lose-cluster names none",
+		} {
+			if _, err := cp2.server.Supersede(t.Context(), true, order, lost); !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v", lost, err)
+			}
+		}
+		if _, err := cp2.server.Supersede(t.Context(), true, order, "w1,w2"); err != nil {
+			t.Fatal(err)
+		}
+		w.formed(10*time.Minute, "cp2")
+		for _, name := range []string{"w1", "w2"} {
+			if st := w.named(name).agent.board.read(); st.Phase != member.Stopped || !w.named(name).down {
+				t.Errorf("%s is in phase %s: %q", name, st.Phase, st.Problem)
+			}
+		}
+	})
+}
+
+// TestActsBeforeTheFence: an act asked too early is told so.
+func TestActsBeforeTheFence(t *testing.T) {
+	s := &Server{agent: New(Machine{Now: time.Now})}
+	if _, err := s.LowerQuorum(context.Background(), true); !errors.Is(err, agent.ErrNotReady) {
+		t.Error(err)
+	}
+}

@@ -29,6 +29,7 @@ var explained = []string{
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go",
 	"pkg/systemd/*.go",
 	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go", "pkg/directory/enrolment.go",
+	"pkg/directory/approval.go", "pkg/directory/remove.go", "pkg/directory/revoked.go", "pkg/directory/replicas.go", "pkg/revocation/*.go",
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
 	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",

@@ -44,7 +44,8 @@ func NewClient(path string) *Client {
 
 // ClaimRole gives an instance a row and returns its role: at most
 // Claim.ControlPlanes instances ever become control planes. The same claim again
-// returns the same role. Errors: ErrNameTaken, ErrFirstTaken, ErrInvalid.
+// returns the same role. Errors: ErrNameTaken, ErrFirstTaken, ErrRevoked,
+// ErrSurplus, ErrInvalid.
 func (c *Client) ClaimRole(ctx context.Context, claim Claim) (member.Role, error) {
 	var reply claimReply
 	err := c.call(ctx, pathClaim, claim, &reply)
@@ -53,7 +54,7 @@ func (c *Client) ClaimRole(ctx context.Context, claim Claim) (member.Role, error
 
 // BindKey binds an instance to the hash of its public key (sha256:…), unless it is
 // bound already: the first key stays. The same key again is no error. Errors:
-// ErrKeyTaken, ErrInvalid.
+// ErrKeyTaken, ErrRevoked, ErrInvalid.
 func (c *Client) BindKey(ctx context.Context, inst, hw, keyHash string) error {
 	return c.call(ctx, pathBind, bindDoc{Inst: inst, HW: hw, Key: keyHash}, &nothing{})
 }
@@ -98,8 +99,28 @@ func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	return reply.Nodes, err
 }
 
+// Remove takes a member out for ever: its row, its certificate, its node of the
+// database. who is its node name or instance. Without do it only says what that
+// would be. It may be repeated after whatever interrupted it. Errors:
+// ErrUnknownMember, ErrMustStay.
+func (c *Client) Remove(ctx context.Context, who string, do bool) (Removal, error) {
+	var reply Removal
+	err := c.callFor(ctx, removeTimeout+clientTimeout, pathRemove, removeDoc{Who: who, Do: do}, &reply)
+	return reply, err
+}
+
+// Approve lets servers of this hardware in, however many the cluster expects.
+// Error: ErrInvalid.
+func (c *Client) Approve(ctx context.Context, hw string) error {
+	return c.call(ctx, pathApprove, approveDoc{HW: hw}, &nothing{})
+}
+
 func (c *Client) call(ctx context.Context, path string, request, reply any) error {
-	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	return c.callFor(ctx, clientTimeout, path, request, reply)
+}
+
+func (c *Client) callFor(ctx context.Context, patience time.Duration, path string, request, reply any) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	body, err := json.Marshal(request)
 	if err != nil {

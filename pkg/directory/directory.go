@@ -50,6 +50,13 @@ var (
 	ErrLockLost = errors.New("the join lock is lost")
 	// ErrKeyTaken: the instance is bound to another key.
 	ErrKeyTaken = errors.New("the instance enrolled with another key")
+	// ErrRevoked: the instance was removed from the cluster, for ever.
+	ErrRevoked = errors.New("the instance was removed from this cluster")
+	// ErrSurplus: the cluster has all the servers that it expects, and nobody
+	// approved one more of this hardware.
+	ErrSurplus = errors.New("one server more than expected")
+	// ErrMustStay: the member must not be removed as things stand.
+	ErrMustStay = errors.New("the member must stay")
 	// ErrInvalid: the request itself is wrong.
 	ErrInvalid = errors.New("the request is invalid")
 )

@@ -41,7 +41,7 @@ func form(t *testing.T, n int) []*host {
 	defer t.Cleanup(func() { cancelAll(hosts) }) // before each is waited for
 	for i, h := range hosts {
 		c := claim(i+1, 3)
-		c.First = i == 0
+		c.First, c.Address = i == 0, h.config.Address.Addr()
 		if role, err := hosts[0].client.ClaimRole(deadline(t), c); err != nil || role != member.ControlPlane {
 			t.Fatalf("ClaimRole(%s) = %q, %v; want control-plane", c.Name, role, err)
 		}

@@ -7,10 +7,11 @@ import (
 	"fmt"
 )
 
-// bindStatement remembers the first key of an instance and no other.
+// bindStatement remembers the first key of an instance and no other, and none of
+// one that was removed.
 const bindStatement = `
 INSERT INTO enrolment (inst, hw, key, epoch)
-SELECT ?4, ?5, ?6, meta.epoch FROM meta WHERE ` + isTrue + ` ON CONFLICT DO NOTHING`
+SELECT ?4, ?5, ?6, meta.epoch FROM meta WHERE ` + isTrue + ` AND NOT EXISTS (SELECT 1 FROM revoked WHERE inst = ?4) ON CONFLICT DO NOTHING`
 
 // BindKey binds an instance to the hash of its public key before a certificate
 // is signed for it. Whoever has the user-data can sign itself an enrolment
@@ -24,6 +25,9 @@ func (s *store) BindKey(ctx context.Context, inst, hw, keyHash string) error {
 	return retry(ctx, "bind the key of "+inst, func(ctx context.Context) error {
 		n, err := s.write(ctx, bindStatement, inst, hw, keyHash)
 		if err != nil || n == 1 {
+			return err
+		}
+		if err := s.isRevoked(ctx, inst); err != nil {
 			return err
 		}
 		var bound string

@@ -26,6 +26,8 @@ const (
 	pathRenew   = "/v1/join/renew"
 	pathRelease = "/v1/join/release"
 	pathNodes   = "/v1/nodes"
+	pathRemove  = "/v1/remove"
+	pathApprove = "/v1/approve"
 )
 
 // Documents of the requests and answers that have no type of their own.
@@ -54,6 +56,13 @@ type (
 		Inst  string `json:"inst"`
 		Token int64  `json:"token"`
 	}
+	removeDoc struct {
+		Who string `json:"who"` // node name or instance
+		Do  bool   `json:"do"`  // without it, only look
+	}
+	approveDoc struct {
+		HW string `json:"hw"`
+	}
 	problem struct {
 		Code  string `json:"code"`
 		Error string `json:"error"`
@@ -72,6 +81,9 @@ var codes = []struct {
 	{ErrNameTaken, "name-taken", http.StatusConflict},
 	{ErrFirstTaken, "first-taken", http.StatusConflict},
 	{ErrKeyTaken, "key-taken", http.StatusConflict},
+	{ErrRevoked, "revoked", http.StatusForbidden},
+	{ErrSurplus, "surplus", http.StatusConflict},
+	{ErrMustStay, "must-stay", http.StatusConflict},
 	{ErrLockLost, "lock-lost", http.StatusConflict},
 	{ErrFalse, "false-directory", http.StatusMisdirectedRequest},
 	{ErrRefused, "refused", http.StatusForbidden},
@@ -110,6 +122,12 @@ func (s *store) handler() http.Handler {
 	handle(mux, pathNodes, func(ctx context.Context, _ nothing) (nodesList, error) {
 		list, err := s.Nodes(ctx)
 		return nodesList{list}, err
+	})
+	handle(mux, pathRemove, func(ctx context.Context, r removeDoc) (Removal, error) {
+		return s.Remove(ctx, r.Who, r.Do)
+	})
+	handle(mux, pathApprove, func(ctx context.Context, a approveDoc) (nothing, error) {
+		return nothing{}, s.Approve(ctx, a.HW)
 	})
 	return mux
 }

@@ -63,7 +63,7 @@ func (s *store) AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, e
 		}
 		n, err := s.write(ctx, `UPDATE join_lock SET holder = ?4, token = token + 1, beat = beat + 1
 			WHERE id = 1 AND coalesce(holder, '') = ?5 AND token = ?6 AND beat = ?7
-			AND EXISTS (SELECT 1 FROM meta WHERE `+isTrue+`)`, inst, l.holder, l.token, l.beat)
+			AND EXISTS (SELECT 1 FROM member WHERE inst = ?4) AND EXISTS (SELECT 1 FROM meta WHERE `+isTrue+`)`, inst, l.holder, l.token, l.beat)
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // schemaVersion is the version of the tables below.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // schema is created whole by Bootstrap. Every row carries the epoch of the
 // decree under which it was made.
@@ -35,6 +35,16 @@ var schema = []string{
 		inst  TEXT PRIMARY KEY,
 		hw    TEXT NOT NULL,
 		key   TEXT NOT NULL,
+		epoch INTEGER NOT NULL)`,
+	`CREATE TABLE revoked (
+		inst    TEXT PRIMARY KEY,
+		hw      TEXT NOT NULL,
+		name    TEXT NOT NULL,
+		address TEXT NOT NULL,
+		first   INTEGER NOT NULL CHECK (first IN (0, 1)),
+		epoch   INTEGER NOT NULL)`,
+	`CREATE TABLE approval (
+		hw    TEXT PRIMARY KEY,
 		epoch INTEGER NOT NULL)`,
 	`CREATE TABLE join_lock (
 		id     INTEGER PRIMARY KEY CHECK (id = 1),

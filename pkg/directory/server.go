@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/canonical/go-dqlite/app"
@@ -38,7 +39,12 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	watching, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { n.watchRevoked(watching) })
 	err = n.serve(ctx)
+	stop()
+	watch.Wait()
 	n.handOver(context.WithoutCancel(ctx))
 	return errors.Join(err, n.close())
 }
@@ -76,6 +82,7 @@ type node struct {
 	app    *app.App
 	db     *sql.DB
 	store  *store
+	barred *barred
 }
 
 // start starts dqlite and returns when the node is a member of the decree's
@@ -94,13 +101,18 @@ func start(ctx context.Context, c Config) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := app.New(c.Dir, app.WithAddress(c.Address.String()), app.WithCluster(through), app.WithTLS(admit.guard(c.listening()), c.dialling()),
+	barred, err := newBarred(c)
+	if err != nil {
+		return nil, err
+	}
+	c.Dial = barred.Client(c.Dial, nil)
+	a, err := app.New(c.Dir, app.WithAddress(c.Address.String()), app.WithCluster(through), app.WithTLS(barred.Guard(admit.guard(c.listening())), c.dialling()),
 		app.WithVoters(3), app.WithNetworkLatency(networkLatency), app.WithSnapshotParams(snapshots()),
 		app.WithRolesAdjustmentFrequency(rolesPeriod), app.WithLogFunc(logFunc(c.Log)))
 	if err != nil {
 		return nil, fmt.Errorf("start the directory's node in %s: %w", c.Dir, err)
 	}
-	n := &node{config: c, admit: admit, app: a}
+	n := &node{config: c, admit: admit, app: a, barred: barred}
 	if err := n.settle(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -116,10 +128,11 @@ func (n *node) settle(ctx context.Context) error {
 	}
 	nodes := nodesFile(filepath.Join(c.Dir, nodesYAML))
 	var err error
-	if n.db, err = openDB(nodes, dialer(c.dialling()), c.Log); err != nil {
+	if n.db, err = openDB(nodes, n.barred.dialer(c.dialling()), c.Log); err != nil {
 		return err
 	}
-	n.store = &store{db: n.db, want: c.decree(), nodes: n.nodes, learn: n.admit.learn, now: time.Now}
+	n.store = &store{db: n.db, want: c.decree(), nodes: n.nodes, learn: n.admit.learn, now: time.Now,
+		self: c.Inst, replicas: n, cut: n.barred.learn}
 	if err := retry(ctx, "check the directory", func(ctx context.Context) error { return verifyMeta(ctx, n.db, c.decree()) }); err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ type Claim struct {
 	// which no other can take even when it asks earlier.
 	First         bool `json:"first"`
 	ControlPlanes int  `json:"controlPlanes"` // K of the cluster file
+	// Expect is N of the cluster file: with rows of so many servers, one of other
+	// hardware needs an approval. 0 is no limit, for servers that join a formed
+	// cluster.
+	Expect int `json:"expect"`
 }
 
 func (c Claim) validate() error {
@@ -43,6 +47,9 @@ func (c Claim) validate() error {
 	}
 	if c.ControlPlanes < 1 {
 		wrong = append(wrong, fmt.Sprintf("%d control planes, at least 1 is needed", c.ControlPlanes))
+	}
+	if c.Expect < 0 {
+		wrong = append(wrong, fmt.Sprintf("%d expected servers, at least 1 is needed, or 0 for no limit", c.Expect))
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%w: %s", ErrInvalid, strings.Join(wrong, "; "))
@@ -66,6 +73,10 @@ type store struct {
 	nodes func(context.Context) ([]Node, error)
 	learn func([]row) // told all rows whenever they were read
 
+	self     string                 // this instance
+	replicas replicas               // the nodes of the database, for Remove
+	cut      func([]member.Revoked) // told the revoked instances whenever they were read
+
 	mu    sync.Mutex
 	watch watch            // of the join lock's beat
 	now   func() time.Time // with a monotonic reading
@@ -79,17 +90,24 @@ func (s *store) args(more ...any) []any {
 	return append([]any{int64(s.want.epoch), int64(s.want.generation), s.want.caHash}, more...)
 }
 
+// kept is 1 while the holder of GO has not come: its place is counted, so that it
+// finds it free whenever it comes. It is not kept after it was removed, nor in a
+// later generation, which knows no GO.
+const kept = `(?2 = 0 AND NOT EXISTS (SELECT 1 FROM member WHERE first = 1) AND NOT EXISTS (SELECT 1 FROM revoked WHERE first = 1))`
+
 // claimStatement inserts a row unless the instance, the name or the first place
-// is there already. The places but the first are counted, so that the holder of
-// GO finds its own free whenever it comes.
+// is there already, the instance was removed, or the server is one too many.
 const claimStatement = `
 INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch)
 SELECT ?4, ?5, ?6, ?7,
        CASE WHEN ?8 = 1 THEN 'control-plane'
-            WHEN ?9 = 1 AND (SELECT count(*) FROM member WHERE role = 'control-plane' AND first = 0) < ?10 - 1
+            WHEN ?9 = 1 AND (SELECT count(*) FROM member WHERE role = 'control-plane') + ` + kept + ` < ?10
             THEN 'control-plane' ELSE 'worker' END,
        ?8, ?11, '', meta.epoch
-FROM meta WHERE ` + isTrue + ` ON CONFLICT DO NOTHING`
+FROM meta WHERE ` + isTrue + ` AND NOT EXISTS (SELECT 1 FROM revoked WHERE inst = ?4)
+AND (?8 = 1 OR ?12 = 0 OR (SELECT count(DISTINCT hw) FROM member) + ` + kept + ` < ?12
+     OR EXISTS (SELECT 1 FROM member WHERE hw = ?5) OR EXISTS (SELECT 1 FROM approval WHERE hw = ?5))
+ON CONFLICT DO NOTHING`
 
 // ClaimRole gives the instance a row and returns its role, or the role that it
 // has. At most ControlPlanes instances ever get member.ControlPlane.
@@ -100,7 +118,7 @@ func (s *store) ClaimRole(ctx context.Context, c Claim) (member.Role, error) {
 	var role member.Role
 	err := retry(ctx, "claim a role for "+c.Name, func(ctx context.Context) error {
 		if _, err := s.db.ExecContext(ctx, claimStatement, s.args(c.Inst, c.HW, c.Name, c.Address.String(),
-			number(c.First), number(c.Eligible), int64(c.ControlPlanes), string(member.Enrolling))...); err != nil {
+			number(c.First), number(c.Eligible), int64(c.ControlPlanes), string(member.Enrolling), int64(c.Expect))...); err != nil {
 			return err
 		}
 		rows, err := s.rows(ctx)
@@ -108,7 +126,11 @@ func (s *store) ClaimRole(ctx context.Context, c Claim) (member.Role, error) {
 			return err
 		}
 		s.learn(rows)
-		role, err = claimed(rows, c)
+		if role, err = claimed(rows, c); errors.Is(err, ErrFalse) || errors.Is(err, ErrSurplus) {
+			if revoked := s.isRevoked(ctx, c.Inst); revoked != nil {
+				err = revoked
+			}
+		}
 		return err
 	})
 	return role, err
@@ -132,7 +154,7 @@ func claimed(rows []row, c Claim) (member.Role, error) {
 		if r.Name == c.Name {
 			hint := "two servers have the same hostname: change one"
 			if r.HW == c.HW {
-				hint = "the same hardware was installed anew and the row of its former life is kept: give the server another hostname"
+				hint = "the same hardware was installed anew and the row of its former life is kept: `bootstrap remove` on a control plane takes that away, or give the server another hostname"
 			}
 			return member.NoRole, fmt.Errorf("%w: %q belongs to instance %s at %s; %s", ErrNameTaken, c.Name, r.Inst, r.Address, hint)
 		}
@@ -141,6 +163,9 @@ func claimed(rows []row, c Claim) (member.Role, error) {
 		if r.first && c.First {
 			return member.NoRole, fmt.Errorf("%w: it belongs to %q, instance %s", ErrFirstTaken, r.Name, r.Inst)
 		}
+	}
+	if err := surplus(rows, c); err != nil {
+		return member.NoRole, err
 	}
 	return member.NoRole, fmt.Errorf("%w: no row was written for %q", ErrFalse, c.Name)
 }
@@ -262,6 +287,9 @@ func (s *store) find(ctx context.Context, inst string) (row, error) {
 		if r.Inst == inst {
 			return r, nil
 		}
+	}
+	if err := s.isRevoked(ctx, inst); err != nil {
+		return row{}, err
 	}
 	return row{}, fmt.Errorf("%w: %s has no row; it must claim a role first", ErrUnknownMember, inst)
 }

@@ -49,6 +49,19 @@ type Member struct {
 	Epoch   uint64     `json:"epoch"`            // of the decree under which the row was made
 }
 
+// Revoked is a member that was removed: its certificate counts no more. The
+// fields are those of its former row.
+type Revoked struct {
+	Inst    string     `json:"inst"`
+	HW      string     `json:"hw"`
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
+	// First is set when it held GO; its place among the control planes is not kept
+	// any longer.
+	First bool   `json:"first"`
+	Epoch uint64 `json:"epoch"`
+}
+
 // Status is what one server says of itself.
 type Status struct {
 	Member

@@ -170,7 +170,9 @@ func TestReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(state(1)); err != nil {
+	path := filepath.Join(dir, "journal")
+	before := journal(t, path, "b")
+	if err := errors.Join(s.Save(state(1)), before.Finish("one"), before.Close()); err != nil {
 		t.Fatal(err)
 	}
 	remount := func(flags uintptr) {
@@ -180,6 +182,13 @@ func TestReadOnly(t *testing.T) {
 		}
 	}
 	remount(unix.MS_RDONLY)
+	j := journal(t, path, "b")
+	if !j.Done("one") {
+		t.Error("the journal of a read-only file system is not read")
+	}
+	if err := j.Start("two"); !errors.Is(err, unix.EROFS) {
+		t.Errorf("Start: %v", err)
+	}
 	s, found := load(t, elect)
 	if found.Origin != Loaded || found.State.Seq != 1 {
 		t.Errorf("on a read-only file system: %+v", found)
@@ -193,7 +202,7 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("Save: %v", err)
 	}
 	remount(0)
-	if err := errors.Join(s.Prove(), s.Save(state(2))); err != nil {
+	if err := errors.Join(s.Prove(), s.Save(state(2)), j.Start("two")); err != nil {
 		t.Errorf("writable again: %v", err)
 	}
 }

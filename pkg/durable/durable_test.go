@@ -377,6 +377,23 @@ func TestJournalDamagedInside(t *testing.T) {
 	}
 }
 
+// TestJournalForget: a new life does not know what the former one did.
+func TestJournalForget(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	if err := journal(t, path, "b").Finish("init"); err != nil {
+		t.Fatal(err)
+	}
+	j := journal(t, path, "b")
+	if err := errors.Join(j.Forget(), j.Start("join")); err != nil {
+		t.Fatal(err)
+	}
+	for name, j := range map[string]*Journal{"at once": j, "after a restart": journal(t, path, "b")} {
+		if j.Started("init") || !j.Interrupted("join") || j.Skipped() != 0 {
+			t.Errorf("%s: init started %v, join %v, %d lines skipped", name, j.Started("init"), j.Interrupted("join"), j.Skipped())
+		}
+	}
+}
+
 // TestJournalConcurrent: lines of several goroutines never mix.
 func TestJournalConcurrent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")

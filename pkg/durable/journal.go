@@ -42,8 +42,9 @@ const (
 // power loss: a line is on disk before the call returns. It is safe for
 // concurrent use.
 type Journal struct {
+	path    string
 	mu      sync.Mutex
-	file    *os.File
+	file    *os.File // nil until the first write
 	boot    string
 	now     func() time.Time
 	entries []Entry
@@ -51,35 +52,41 @@ type Journal struct {
 	skipped int
 }
 
-// OpenJournal opens or makes a journal (0600). A last line that power loss tore
-// is cut off: its step was not yet told to anyone. now gives the time of entries.
+// OpenJournal reads a journal, or begins one. It writes nothing: an agent whose
+// disk is read-only must come up and say so. now gives the time of entries.
 func OpenJournal(path, boot string, now func() time.Time) (*Journal, error) {
 	entries, whole, skipped, err := scanJournal(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the journal: %w", err)
-	}
-	j := &Journal{file: f, boot: boot, now: now, entries: entries, size: whole, skipped: skipped}
-	if err := j.prepare(path, whole); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the journal %s: %w", path, err), f.Close())
-	}
-	return j, nil
+	return &Journal{path: path, boot: boot, now: now, entries: entries, size: whole, skipped: skipped}, nil
 }
 
-func (j *Journal) prepare(path string, whole int64) error {
-	if err := j.file.Chmod(0o600); err != nil {
+// open makes the journal (0600) ready for writing. A last line that power loss
+// tore is cut off: its step was not yet told to anyone.
+func (j *Journal) open() error {
+	if j.file != nil {
+		return nil
+	}
+	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
 		return err
 	}
-	if err := j.file.Truncate(whole); err != nil {
-		return err
+	err = f.Chmod(0o600)
+	if err == nil {
+		err = f.Truncate(j.size)
 	}
-	if err := syncFile(j.file); err != nil {
-		return err
+	if err == nil {
+		err = syncFile(f)
 	}
-	return syncDir(filepath.Dir(path))
+	if err == nil {
+		err = syncDir(filepath.Dir(j.path))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("open %s: %w", j.path, err), f.Close())
+	}
+	j.file = f
+	return nil
 }
 
 // ReadJournal returns the entries of a journal without opening it for writing;
@@ -134,6 +141,9 @@ func (j *Journal) Write(step string, event Event, detail string) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.open(); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
 	n, err := j.file.Write(append(line, '\n'))
 	if err != nil {
 		// On a full disk half a line may be there, and the next one would become
@@ -152,6 +162,9 @@ func (j *Journal) Write(step string, event Event, detail string) error {
 func (j *Journal) Forget() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.open(); err != nil {
+		return fmt.Errorf("empty the journal: %w", err)
+	}
 	if err := errors.Join(j.file.Truncate(0), syncFile(j.file)); err != nil {
 		return fmt.Errorf("empty the journal: %w", err)
 	}
@@ -230,4 +243,9 @@ func Last(entries []Entry, step string) Event {
 func (j *Journal) Skipped() int { return j.skipped }
 
 // Close ends the journal.
-func (j *Journal) Close() error { return j.file.Close() }
+func (j *Journal) Close() error {
+	if j.file == nil {
+		return nil
+	}
+	return j.file.Close()
+}

@@ -43,7 +43,7 @@ func (c Core) Weigh(e Event) (Order, error) {
 		return Order{}, errors.New("this server's fence still starts: try again in a moment")
 	}
 	if b := c.barredItself(); b != mayVote && b != barEvidence {
-		return Order{}, fmt.Errorf("this server takes no part in votes: %s", c.cause())
+		return Order{}, fmt.Errorf("this server takes no part in votes: %s", c.whyBarred())
 	}
 	switch e := e.(type) {
 	case Lower:
@@ -54,6 +54,17 @@ func (c Core) Weigh(e Event) (Order, error) {
 		return c.weighApprove(e)
 	}
 	return Order{}, fmt.Errorf("%T is no operator's act", e)
+}
+
+// whyBarred says why this server takes no part, for whoever gives it an order.
+func (c Core) whyBarred() string {
+	if c.barredItself() == barNoElector {
+		return "it is not among spec.servers.electors"
+	}
+	if cause := c.cause(); cause != "" {
+		return cause
+	}
+	return strings.Join(c.crowd(), "; ")
 }
 
 // obey carries out what is not refused.
@@ -102,6 +113,8 @@ func (c Core) weighSupersede(e Supersede) (Order, error) {
 		return Order{}, fmt.Errorf("hardware %s does not hold GO of epoch %d: %s does, its hardware id is %s", e.Dead, epoch, l.Name, l.HW)
 	case l.Inst == c.state.Inst:
 		return Order{}, errors.New("this very server holds GO: it cannot declare itself dead")
+	case l.HW == c.state.Hardware.HW:
+		return Order{}, fmt.Errorf("this server was installed anew on the hardware that holds GO, which has no vote in this; run the command on one of: %s", c.successors())
 	}
 	if why := c.keeps(e.LoseCluster); why != "" {
 		return Order{}, errors.New(why)

@@ -137,6 +137,48 @@ func TestSupersedeRefused(t *testing.T) {
 	}
 }
 
+// TestSupersedeAfterReinstall: the hardware that held GO was installed anew. It
+// learns of GO, and has no part in superseding its former self.
+func TestSupersedeAfterReinstall(t *testing.T) {
+	w := toGo(t, 3)
+	w.servers[0].wipe()
+	w.bootUp(w.servers[0])
+	w.meet(w.servers...)
+	w.run(time.Minute)
+	w.wantPhases("go go go")
+	act := Supersede{Dead: "hw00"}
+	if got := refusal(w.servers[0], act); got != "this server was installed anew on the hardware that holds GO, which has no vote in this; run the command on one of: cp1, cp2" {
+		t.Errorf("%q", got)
+	}
+	w.step(w.servers[2], act)
+	w.run(time.Minute)
+	for _, s := range w.servers {
+		if d := s.core.Decree(); d.Epoch != 1 || d.Phase != PhaseGo || d.Leader.Name != "cp2" {
+			t.Errorf("%s knows %s of %s in epoch %d", s.self.Name, d.Phase, d.Leader.Name, d.Epoch)
+		}
+	}
+}
+
+// TestOrdersToServersWithoutVote are refused with the reason.
+func TestOrdersToServersWithoutVote(t *testing.T) {
+	cfg := FromSpec(cluster.Spec{ID: testSpec, Servers: cluster.Servers{Expect: 3, Electors: []string{"hw01"}}})
+	w := &world{t: t, goHeld: map[string]bool{}}
+	w.add(cfg)
+	w.add(testConfig(3, cluster.QuorumSafe))
+	twin := w.add(testConfig(3, cluster.QuorumSafe))
+	twin.hw = "hw01"
+	w.bootAll()
+	w.meet(w.servers[1:]...)
+	for i, want := range []string{
+		"this server takes no part in votes: it is not among spec.servers.electors",
+		"this server takes no part in votes: two live instances carry the hardware id hw01",
+	} {
+		if got := refusal(w.servers[i], Lower{}); !strings.HasPrefix(got, want) {
+			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+}
+
 // TestSupersedeForming: before GO nobody is superseded.
 func TestSupersedeForming(t *testing.T) {
 	w := newWorld(t, 3, cluster.QuorumSafe)
@@ -160,8 +202,8 @@ func TestSupersedeSealed(t *testing.T) {
 	w.meet(w.servers[1:3]...)
 	w.step(w.servers[1], Supersede{Dead: "hw00", LoseCluster: true})
 	w.run(time.Minute)
-	if got := w.servers[1].core.Explain(); !strings.HasPrefix(got, "superseding cp0: 3 of 4 votes needed, 2 here (cp1, cp2)") {
-		t.Errorf("Explain = %q", got)
+	if got := w.servers[1].core.Problems(); len(got) != 1 || !strings.HasPrefix(got[0], "superseding cp0: 3 of 4 votes needed, 2 here (cp1, cp2)") {
+		t.Errorf("Problems = %q", got)
 	}
 	w.bootUp(w.servers[3])
 	w.meet(w.servers[1:]...)

@@ -18,6 +18,9 @@ func (c Core) Problems() []string {
 	if cause := c.cause(); cause != "" && !c.cfg.Joining && !(c.state.IsSealed() && c.state.Superseded()) {
 		out = append(out, cause)
 	}
+	if c.act != (Supersede{}) {
+		out = append(out, c.explainAct())
+	}
 	if c.roll.twin != "" {
 		out = append(out, c.roll.twin)
 	}

@@ -84,19 +84,20 @@ type summary struct {
 	Name          string   `json:"name"`
 	Servers       int      `json:"servers"`
 	ControlPlanes int      `json:"controlPlanes"`
-	Electors      int      `json:"electors"`     // N: servers that vote
-	Quorum        int      `json:"quorum"`       // q
-	MayBeAbsent   int      `json:"mayBeAbsent"`  // N - q
-	MayBeFaulty   int      `json:"mayBeFaulty"`  // 2q - N - 1: wiped and surplus servers
-	Bytes         int      `json:"bytes"`        // of the user-data
-	Limit         int      `json:"limit"`        // of every platform
-	AgentURLs     int      `json:"agentURLs"`    // 0: baked into the image
-	AgentPinned   []string `json:"agentPinned"`  // architectures with a sha256
-	Kubernetes    string   `json:"kubernetes"`   // version
-	Endpoint      string   `json:"endpoint"`     // empty: the first control plane's own address
-	Announced     bool     `json:"announced"`    // by the speaker that is built in
-	PodRanges     []string `json:"podRanges"`    //
-	ServiceRanges []string `json:"serviceRange"` //
+	Electors      int      `json:"electors"`       // N: servers that vote
+	Quorum        int      `json:"quorum"`         // q
+	MayBeAbsent   int      `json:"mayBeAbsent"`    // N - q
+	MayBeFaulty   int      `json:"mayBeFaulty"`    // 2q - N - 1: wiped and surplus servers
+	Bytes         int      `json:"bytes"`          // of the user-data
+	Limit         int      `json:"limit"`          // of every platform
+	AgentURLs     int      `json:"agentURLs"`      // 0: baked into the image
+	AgentPinned   []string `json:"agentPinned"`    // architectures with a sha256
+	Kubernetes    string   `json:"kubernetes"`     // version
+	Endpoint      string   `json:"endpoint"`       // empty: the first control plane's own address
+	Announced     bool     `json:"announced"`      // by the speaker that is built in
+	PodRanges     []string `json:"podRanges"`      //
+	ServiceRanges []string `json:"serviceRange"`   //
+	Join          string   `json:"join,omitempty"` // CA of the cluster that servers with this file join
 }
 
 // summarise renders the user-data with a secret of zeros, for its size.
@@ -116,7 +117,7 @@ func summarise(c cluster.Cluster) (summary, error) {
 		Electors: e.N, Quorum: e.Q, MayBeAbsent: e.N - e.Q, MayBeFaulty: 2*e.Q - e.N - 1,
 		Bytes: len(data), Limit: userdata.Limit, AgentURLs: len(c.Spec.Agent.URLs), AgentPinned: []string{},
 		Kubernetes: c.Spec.Kubernetes.Version, Endpoint: c.Spec.Kubernetes.Endpoint.Address,
-		Announced: c.Spec.Network.BGP.ControlPlane == cluster.SpeakerBuiltin,
+		Announced: c.Spec.Network.BGP.ControlPlane == cluster.SpeakerBuiltin, Join: c.Spec.Join.CA,
 	}
 	for arch := range c.Spec.Agent.SHA256 {
 		s.AgentPinned = append(s.AgentPinned, arch)
@@ -188,6 +189,9 @@ func (s summary) String() string {
 		line("", "and up to %s cannot make it form twice", count(s.MayBeFaulty, "wiped or surplus server"))
 	} else {
 		line("", "one wiped or surplus server could make it form twice")
+	}
+	if s.Join != "" {
+		line("join", "servers with this file join the cluster with CA %s", s.Join)
 	}
 	line("kubernetes", "%s, pods %s, services %s", s.Kubernetes, strings.Join(s.PodRanges, " "), strings.Join(s.ServiceRanges, " "))
 	switch {

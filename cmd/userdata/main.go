@@ -1,6 +1,6 @@
 // Command userdata is the generator: it writes a cluster file to start from,
-// checks it, and renders the user-data that every founding server boots with. It
-// runs on anybody's machine, talks to nothing, and needs no privileges.
+// checks it, and renders the user-data that servers boot with. It runs on
+// anybody's machine, talks to nothing, and needs no privileges.
 package main
 
 import (

@@ -13,37 +13,79 @@ import (
 )
 
 var renderCommand = command{
-	name: "render", args: "[-f FILE] [--secret FILE] > user-data",
-	summary: "print the user-data that every founding server boots with",
+	name: "render", args: "[-f FILE] [--secret FILE] [--join --ca HASH] > user-data",
+	summary: "print the user-data that servers boot with",
 	help: `Prints #cloud-config user-data: the cluster file with the secret, the fetch script,
 and the units. Paste it into the provider's form or hand it to a command line; it is
 the same for every server, and the same in every run. It holds the secret: keep it
 where only you can read it.
 
+With --join it is for servers that come to a cluster which has formed: they never
+vote, and believe in the cluster with that CA only. Servers that found the cluster
+boot without it.
+
 Examples:
   userdata render > user-data
+  userdata render --join --ca sha256:HEX > join-user-data   # bootstrap status -o json shows caHash
   userdata render -f - --secret /run/secrets/k8s-bgp < cluster.yaml > user-data
 `,
 	flags: func(set *flag.FlagSet) func(streams, []string) error {
 		file := fileFlag(set)
 		secret := set.String("secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
 		limit := set.Int("limit", userdata.Limit, "the largest size in `bytes` that the platform takes")
+		join := set.Bool("join", false, "for servers that join a formed cluster; needs --ca")
+		ca := set.String("ca", "", "the `hash` of the cluster's CA, sha256: and 64 hex digits; with --join")
 		return func(s streams, names []string) error {
 			if err := noNames(names); err != nil {
 				return err
 			}
-			return render(s, *file, *secret, *limit)
+			if err := checkJoin(*join, *ca); err != nil {
+				return err
+			}
+			return render(s, *file, *secret, *ca, *limit)
 		}
 	},
 }
 
-func render(s streams, file, secretFile string, limit int) error {
+// checkJoin refuses a command line that asks for joining user-data by half.
+func checkJoin(join bool, ca string) error {
+	const where = "bootstrap status -o json on a server of the cluster shows it as caHash"
+	switch {
+	case !join && ca != "":
+		return exitError{exitUsage, errors.New("--ca is the cluster that servers join: give --join too, or leave it out for founding servers")}
+	case join && ca == "":
+		return exitError{exitUsage, errors.New("--join needs --ca, the hash of the cluster's CA; " + where)}
+	case join && !cluster.IsCAHash(ca):
+		return exitError{exitUsage, fmt.Errorf("--ca %q: expected sha256: and 64 lower-case hex digits; %s", ca, where)}
+	}
+	return nil
+}
+
+// joining makes a cluster file that of servers which join the cluster with this CA.
+func joining(c *cluster.Cluster, file, ca string) error {
+	switch was := c.Spec.Join.CA; {
+	case was != "" && was != ca:
+		return exitError{exitData, fmt.Errorf("%s joins the cluster with CA %s (spec.join.ca), --ca says %s; they are two clusters: correct one of them", file, was, ca)}
+	case len(c.Spec.Discovery) == 0:
+		return exitError{exitData, fmt.Errorf("%s has no spec.discovery, and a server that joins must find the cluster: name private addresses of its servers there", file)}
+	}
+	c.Spec.Join.CA = ca
+	return nil
+}
+
+// render prints user-data; ca is empty for what the file itself says.
+func render(s streams, file, secretFile, ca string, limit int) error {
 	c, problems, err := load(s, file)
 	if err != nil {
 		return err
 	}
 	if show(s.err, problems) > 0 {
 		return errReported
+	}
+	if ca != "" {
+		if err := joining(&c, file, ca); err != nil {
+			return err
+		}
 	}
 	if secretFile == "" {
 		secretFile = filepath.Join(filepath.Dir(file), c.Metadata.Name+".secret")

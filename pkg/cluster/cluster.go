@@ -51,6 +51,7 @@ type Spec struct {
 	// Static describes every server; used by platform static only.
 	Static   []StaticServer `yaml:"static,omitempty"`
 	Servers  Servers        `yaml:"servers"`
+	Join     Join           `yaml:"join,omitempty"`
 	Identity Identity       `yaml:"identity,omitempty"`
 	Time     TimePolicy     `yaml:"time,omitempty"`
 	// Discovery lists ways to find the first peers; all of them are tried. It may
@@ -154,6 +155,15 @@ type Servers struct {
 	// Electors are hardware ids (32 hex digits). When given only they vote, and N
 	// is their count: a server pasted twice, or one too many, then has no vote.
 	Electors []string `yaml:"electors,omitempty"`
+}
+
+// Join makes the user-data that of a server which joins a formed cluster: it
+// never votes and is none of the expected ones. `userdata render --join --ca HASH`
+// adds it.
+type Join struct {
+	// CA is the hash of the cluster CA's public key, as kubeadm pins it: the server
+	// believes in no other cluster. `bootstrap status -o json` shows it as caHash.
+	CA string `yaml:"ca" required:"true" example:"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"`
 }
 
 // Eligible selects the servers that may become control planes. At most one

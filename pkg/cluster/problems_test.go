@@ -81,10 +81,10 @@ func TestProblems(t *testing.T) {
 			"11:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
 		}},
 		{"unknown key far from any", good, "platform: packet", "platform: packet\n  flavour: 3", []string{
-			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
+			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, join, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
 		}},
 		{"key of another place", good, "  discovery:", "  controlPlanes: 3\n  discovery:", []string{
-			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
+			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, join, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
 		}},
 		{"duplicate key", good, "    controlPlanes: 3", "    controlPlanes: 3\n    expect: 7", []string{
 			"11:5: spec.servers.expect: given twice, first in line 9 (keep one of them)",
@@ -167,6 +167,16 @@ func TestProblems(t *testing.T) {
 		{"electors", good, "    controlPlanes: 3", "    controlPlanes: 3\n    electors: [12ab, 5b0c6d1f9e2a47b88c3d4e5f60718293, 5b0c6d1f9e2a47b88c3d4e5f60718293]", []string{
 			"11:16: spec.servers.electors[0]: \"12ab\" is not a hardware id, which is 32 lower-case hex digits (`bootstrap status -o json` on a server shows its own as hw)",
 			`11:56: spec.servers.electors[2]: "5b0c6d1f9e2a47b88c3d4e5f60718293" is listed twice, first as element 1 (remove it)`,
+		}},
+		{"join", good, "  discovery:", "  join: {ca: sha256:E3B0, token: x}\n  discovery:", []string{
+			"11:14: spec.join.ca: \"sha256:E3B0\" is not the hash of a CA (sha256: and 64 lower-case hex digits, as `bootstrap status -o json` on a server of the cluster shows it as caHash)",
+			"11:27: spec.join.token: unknown key (keys here: ca)",
+		}},
+		{"join without a hash", good, "  discovery:", "  join:\n  discovery:", []string{
+			"11:3: spec.join.ca: is missing (such as ca: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855)",
+		}},
+		{"join without discovery", staticFile, "  platform: static", "  platform: static\n  join: {ca: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}", []string{
+			"4:1: spec.discovery: is missing (a server that joins must find the cluster: - static: [10.99.14.9, 10.99.14.11], private addresses of its servers)",
 		}},
 		{"metadata url missing", good, "  metadata: {url: \"http://169.254.169.254\"}\n", "", []string{
 			"4:1: spec.metadata.url: is missing (the base URL of your metadata service, such as url: http://169.254.169.254; servers read URL/metadata)",

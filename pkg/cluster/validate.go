@@ -28,6 +28,7 @@ func (v *validator) validate(server bool) {
 	v.servers()
 	v.eligible()
 	v.electors()
+	v.join()
 	v.source()
 	v.discovery()
 	v.agent()
@@ -122,6 +123,21 @@ func (v *validator) electors() {
 	}
 }
 
+func (v *validator) join() {
+	const at = "spec.join.ca"
+	if ca := v.Spec.Join.CA; ca != "" && !IsCAHash(ca) {
+		v.errorf(at, caHashHint, "%q is not the hash of a CA", abbreviate(ca))
+	}
+}
+
+const caHashHint = "sha256: and 64 lower-case hex digits, as `bootstrap status -o json` on a server of the cluster shows it as caHash"
+
+// IsCAHash says that s is the hash of a CA's public key as kubeadm writes it.
+func IsCAHash(s string) bool {
+	sum, ok := strings.CutPrefix(s, "sha256:")
+	return ok && isHex(sum, 64)
+}
+
 func (v *validator) source() {
 	const at = "spec.metadata"
 	m := v.Spec.MetadataSource
@@ -168,7 +184,9 @@ func (v *validator) discovery() {
 		}
 	}
 	n := v.Spec.Servers.Expect
-	if len(v.Spec.Discovery) == 0 && n > 1 {
+	if len(v.Spec.Discovery) == 0 && v.Spec.Join.CA != "" {
+		v.missing(at, "a server that joins must find the cluster: - static: [10.99.14.9, 10.99.14.11], private addresses of its servers")
+	} else if len(v.Spec.Discovery) == 0 && n > 1 {
 		v.missing(at, fmt.Sprintf("%d servers must find each other: - static: [10.99.14.9, 10.99.14.11], private addresses of founding servers", n))
 	} else if len(all) == 1 && n > 2 {
 		v.warnf(at, "list private addresses of more founding servers", "if %s does not boot, the other servers never find each other", all[0])

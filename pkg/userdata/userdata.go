@@ -1,6 +1,6 @@
-// Package userdata turns a cluster into the user-data that every founding server
-// boots with, and user-data back into the cluster. It never asks anything of the
-// machine it runs on.
+// Package userdata turns a cluster into the user-data that its servers boot with,
+// and user-data back into the cluster. It never asks anything of the machine it
+// runs on.
 //
 // Floor 1.
 package userdata
@@ -65,9 +65,8 @@ func render(c cluster.Cluster, o Options, units fs.FS) ([]byte, error) {
 	}
 	var b strings.Builder
 	b.WriteString(header)
-	fmt.Fprintf(&b, "# %s: founding user-data for %d servers, %d of them control planes. It holds the cluster's\n"+
-		"# secret. Made by `userdata render`; change the cluster file and render again.\n",
-		c.Metadata.Name, c.Spec.Servers.Expect, c.Spec.Servers.ControlPlanes)
+	fmt.Fprintf(&b, "# %s: %s. It holds the cluster's\n"+
+		"# secret. Made by `userdata render`; change the cluster file and render again.\n", c.Metadata.Name, purpose(c.Spec))
 	// The node's own name must resolve; kubeadm warns otherwise. The host name itself
 	// is left to the platform.
 	b.WriteString("manage_etc_hosts: localhost\nwrite_files:\n")
@@ -90,6 +89,14 @@ func render(c cluster.Cluster, o Options, units fs.FS) ([]byte, error) {
 		return nil, &SizeError{Size: b.Len(), Limit: limit, Parts: parts}
 	}
 	return []byte(b.String()), nil
+}
+
+// purpose says which servers the user-data is for.
+func purpose(s cluster.Spec) string {
+	if s.Join.CA != "" {
+		return "user-data for servers that join the formed cluster"
+	}
+	return fmt.Sprintf("founding user-data for %d servers, %d of them control planes", s.Servers.Expect, s.Servers.ControlPlanes)
 }
 
 // filesOf lists the files of a cluster in the order of the user-data.

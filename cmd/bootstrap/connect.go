@@ -43,7 +43,7 @@ func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logge
 	seen := newRoll(self.Inst, at, log)
 	group, err := gossip.Join(ctx, gossip.Config{
 		Inst: self.Inst, HW: self.HW, Address: at, Port: spec.Ports.Gossip,
-		Label: spec.ID[:16], Key: keys.Gossip(), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible}),
+		Label: spec.ID[:16], Key: keys.Gossip(), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible, Joining: spec.Join.CA != ""}),
 		Logger:   log,
 		Settled:  func() bool { return server.Settled() },
 		Conflict: seen.conflict,
@@ -158,6 +158,7 @@ func (r *roll) Peers() []bootstrap.Peer {
 		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Flags: bootstrap.Flags{
 			Eligible: p.Flags.Has(gossip.Eligible), Decided: p.Flags.Has(gossip.Decided),
 			Sealed: p.Flags.Has(gossip.Sealed), ControlPlane: p.Flags.Has(gossip.ControlPlane),
+			Joining: p.Flags.Has(gossip.Joining),
 		}})
 	}
 	return out
@@ -170,7 +171,7 @@ func (r *roll) SetFlags(f bootstrap.Flags) { r.group.SetFlags(gossipFlags(f)) }
 func gossipFlags(f bootstrap.Flags) gossip.Flags {
 	var out gossip.Flags
 	for flag, set := range map[gossip.Flags]bool{
-		gossip.Eligible: f.Eligible, gossip.Decided: f.Decided, gossip.Sealed: f.Sealed, gossip.ControlPlane: f.ControlPlane,
+		gossip.Eligible: f.Eligible, gossip.Decided: f.Decided, gossip.Sealed: f.Sealed, gossip.ControlPlane: f.ControlPlane, gossip.Joining: f.Joining,
 	} {
 		if set {
 			out |= flag

@@ -140,10 +140,10 @@ func TestConnect(t *testing.T) {
 		!strings.Contains(err.Error(), agent.ErrNotReady.Error()) {
 		t.Errorf("a vote of a server whose fence is not there: %v", err)
 	}
-	two.fabric.Gossip.SetFlags(bootstrap.Flags{Eligible: true, Sealed: true})
+	two.fabric.Gossip.SetFlags(bootstrap.Flags{Eligible: true, Sealed: true, Joining: true})
 	one.sees(t, "the flags", func(peers []bootstrap.Peer) bool {
 		return slices.ContainsFunc(peers, func(p bootstrap.Peer) bool {
-			return p.Inst == id("2") && p.Flags == bootstrap.Flags{Eligible: true, Sealed: true}
+			return p.Inst == id("2") && p.Flags == bootstrap.Flags{Eligible: true, Sealed: true, Joining: true}
 		})
 	})
 

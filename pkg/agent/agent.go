@@ -40,6 +40,9 @@ type RoleRequest struct {
 	Name     string     `json:"name"`
 	Address  netip.Addr `json:"address"`
 	Eligible bool       `json:"eligible"`
+	// Joining says that the server booted with joining user-data: it is none of
+	// those expected, and none too many either.
+	Joining bool `json:"joining,omitempty"`
 }
 
 // RoleReply is the role that the directory's holder gave.

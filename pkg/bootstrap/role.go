@@ -104,7 +104,7 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 		}
 		return a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
 			reply, err := a.fabric.Calls.ClaimRole(ctx, p, agent.RoleRequest{
-				Name: a.self.Node.Name, Address: a.self.Node.Private, Eligible: a.self.Eligible})
+				Name: a.self.Node.Name, Address: a.self.Node.Private, Eligible: a.self.Eligible, Joining: a.joining()})
 			role = reply.Role
 			return err
 		})

@@ -166,7 +166,9 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	a.connected.Store(true)
 	work.Go(func() error { return a.fabric.Run(ctx) })
 	work.Go(func() error { return a.watchPeers(ctx) })
-	work.Go(func() error { return a.watchFitness(ctx) })
+	if !a.joining() {
+		work.Go(func() error { return a.watchFitness(ctx) })
+	}
 
 	decree, err := a.decide(ctx)
 	if err != nil {
@@ -320,13 +322,18 @@ func (a *Agent) awaitPrepared(ctx context.Context) error {
 	}
 }
 
-// decide is step 6: it returns when GO is decided, whoever holds it.
+// joining says that this server booted with joining user-data: it has no vote,
+// and comes to a cluster that has formed.
+func (a *Agent) joining() bool { return a.Cluster.Spec.Join.CA != "" }
+
+// decide is step 6: it returns when GO is decided, whoever holds it. A joining
+// server hears of it when the cluster is sealed.
 func (a *Agent) decide(ctx context.Context) (election.Decree, error) {
 	return a.awaitDecree(ctx, func(d election.Decree) bool {
 		if d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
 			return true
 		}
-		if d.Votes >= d.Quorum && d.Quorum > 0 && a.board.read().Phase == member.RollCall {
+		if d.Votes >= d.Quorum && d.Quorum > 0 && !a.joining() && a.board.read().Phase == member.RollCall {
 			a.board.enter(member.Deciding)
 		}
 		return false

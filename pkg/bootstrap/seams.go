@@ -42,6 +42,7 @@ type Flags struct {
 	Decided      bool // knows a GO
 	Sealed       bool
 	ControlPlane bool // answers for the directory and hands out join material
+	Joining      bool // booted with joining user-data
 }
 
 // Gossip is the roll call.

@@ -32,7 +32,7 @@ func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled)
 		f.tell(ctx, election.Evidence{What: s.Evidence})
 	}
 	f.tell(ctx, election.Start{Boot: s.Boot, Run: rand.Text(), Stands: s.Stands})
-	if s.Eligible && !s.State.Superseded() {
+	if s.Eligible && !a.joining() && !s.State.Superseded() {
 		work.Go(func() error { return a.nominate(ctx, s.State.VoidCAs()) })
 	}
 }
@@ -118,7 +118,7 @@ func (a *Agent) watchPeers(ctx context.Context) error {
 		for _, p := range a.fabric.Gossip.Peers() {
 			// This instance at another address is for the core to judge: a copied disk.
 			if p.Inst != a.self.Inst || p.Address != a.self.Node.Private {
-				view.Peers = append(view.Peers, election.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Eligible: p.Eligible})
+				view.Peers = append(view.Peers, election.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Eligible: p.Eligible, Joining: p.Joining})
 			}
 		}
 		a.fence.tell(ctx, view)
@@ -246,7 +246,7 @@ func (a *Agent) setFlags(change func(*Flags)) {
 	a.flagsMu.Lock()
 	defer a.flagsMu.Unlock()
 	next := a.flags
-	next.Eligible = a.self.Eligible
+	next.Eligible, next.Joining = a.self.Eligible, a.joining()
 	change(&next)
 	if next != a.flags {
 		a.flags = next

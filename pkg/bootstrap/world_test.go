@@ -59,6 +59,8 @@ type testServer struct {
 	ca          []byte // its own, or the cluster's
 	agentCA     string // that signed its leaf
 	expect      int    // of this server's own user-data, if it is another
+	joinCA      string // of joining user-data
+	ownCAs      int    // times that it made or read CAs to lead with
 	origin      string // what is said of this instance's beginning
 	traces      string // of a cluster on its disk
 
@@ -141,6 +143,7 @@ func (w *world) boot(name string) {
 	if s.expect > 0 {
 		spec.Spec.Servers.Expect = s.expect
 	}
+	spec.Spec.Join.CA = s.joinCA
 	ctx, stop := context.WithCancel(context.Background())
 	s.done, s.stop, s.health = make(chan error, 1), stop, make(chan bool, 16)
 	w.start(s, spec)
@@ -176,6 +179,7 @@ func (w *world) start(s *testServer, spec cluster.Cluster) {
 			}
 			w.mu.Lock()
 			s.server, s.running = server, true
+			s.flags.Joining = spec.Spec.Join.CA != ""
 			w.mu.Unlock()
 			w.gossip()
 			return Fabric{Gossip: s, Calls: fakeCalls{w, s}, Trust: s, State: s,
@@ -353,6 +357,7 @@ func (s *testServer) Install(e agent.Enrolment, pinned string) error {
 // Kubernetes.
 
 func (s *testServer) EnsureAuthorities(void []string) (string, error) {
+	s.ownCAs++
 	if slices.Contains(void, s.caHash()) {
 		s.ca = makeTestCA()
 	}

@@ -336,6 +336,8 @@ func (c *Core) votersFor(slot int) []string {
 // foreign says that the state belongs to another cluster.
 func (c *Core) foreign() bool { return c.state.SpecID != c.cfg.SpecID }
 
-// reconfigured says that the state was begun under other numbers and nothing is
-// sealed yet. After sealed the numbers no longer matter.
-func (c *Core) reconfigured() bool { return c.state.Config != c.hash && !c.state.IsSealed() }
+// reconfigured says that the state was begun under other numbers, where they
+// matter: not after sealed, and not to a server that joins.
+func (c *Core) reconfigured() bool {
+	return c.state.Config != c.hash && !c.state.IsSealed() && !c.cfg.Joining
+}

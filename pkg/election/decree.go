@@ -97,7 +97,9 @@ func (c *Core) absent() []string {
 		known = c.cfg.Electors
 	} else {
 		for _, p := range c.roll.past {
-			known = append(known, p.HW)
+			if !p.Joining {
+				known = append(known, p.HW)
+			}
 		}
 	}
 	var out []string

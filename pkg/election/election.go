@@ -37,7 +37,7 @@ type Config struct {
 
 // FromSpec reads the fence's configuration from a validated cluster file.
 func FromSpec(s cluster.Spec) Config {
-	c := Config{SpecID: s.ID, N: s.Servers.Expect, Rule: s.Servers.Quorum}
+	c := Config{SpecID: s.ID, N: s.Servers.Expect, Rule: s.Servers.Quorum, Joining: s.Join.CA != "", JoinCA: s.Join.CA}
 	if c.Rule == "" {
 		c.Rule = cluster.QuorumSafe
 	}

@@ -352,38 +352,3 @@ func TestApprove(t *testing.T) {
 		t.Errorf("the leader is %q, expected cp0", l.Name)
 	}
 }
-
-// TestJoining: a server with joining user-data never votes or counts, believes
-// the CA that it carries and no other.
-func TestJoining(t *testing.T) {
-	w := newWorld(t, 3, cluster.QuorumSafe)
-	late := testConfig(3, cluster.QuorumSafe)
-	late.Joining, late.JoinCA = true, "sha256:ca-inst001"
-	stray := late
-	stray.JoinCA = "sha256:another"
-	w.add(late)
-	w.add(stray)
-	w.bootAll()
-	w.servers[2].up = false
-	w.meet(w.servers[0], w.servers[1], w.servers[3], w.servers[4])
-	w.run(time.Hour)
-	w.wantPhases("forming forming off forming forming")
-	if d := w.servers[0].core.Decree(); d.Votes != 2 {
-		t.Errorf("%d votes are counted, expected 2", d.Votes)
-	}
-	w.bootUp(w.servers[2])
-	w.meet(w.servers...)
-	w.run(time.Minute)
-	w.step(w.servers[0], InitDone{Endpoint: "e:6443"})
-	w.run(time.Minute)
-	w.wantPhases("sealed sealed sealed sealed forming")
-	if got := w.servers[4].core.Explain(); !strings.Contains(got, "this server joins the cluster with CA sha256:another and waits for a server of it; those in sight are of another: cp0, cp1, cp2, cp3: CA sha256:ca-inst001;") {
-		t.Errorf("Explain = %q", got)
-	}
-	if got := w.servers[0].core.Problems(); got != nil {
-		t.Errorf("Problems = %q", got)
-	}
-	if d := w.servers[3].core.Decree(); d.Leader.Name != "cp0" {
-		t.Errorf("the joiner knows the leader as %q", d.Leader.Name)
-	}
-}

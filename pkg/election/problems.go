@@ -29,7 +29,7 @@ func (c Core) Problems() []string {
 		if c.state.Lowered {
 			out = append(out, fmt.Sprintf("the quorum was lowered to %d of %d by an operator: one server that lost its disk, or one too many, could make a second cluster", Majority(c.cfg.N), c.cfg.N))
 		}
-	} else if c.state.Config != c.hash && !c.foreign() {
+	} else if c.state.Config != c.hash && !c.foreign() && !c.cfg.Joining {
 		out = append(out, "the user-data's expect, quorum or electors differ from those the cluster was formed with; it is sealed, so they are ignored")
 	}
 	for _, x := range c.strangers {

@@ -16,6 +16,7 @@ const (
 	Decided                        // knows a decree
 	Sealed                         // knows that the first control plane is up
 	ControlPlane                   // is one, and can be asked for the directory
+	Joining                        // booted with joining user-data: neither votes nor counts
 )
 
 // Has says whether all of want are set.
@@ -24,7 +25,7 @@ func (f Flags) Has(want Flags) bool { return f&want == want }
 // String lists the flags for a log.
 func (f Flags) String() string {
 	var set []string
-	for i, name := range []string{"eligible", "decided", "sealed", "control-plane"} {
+	for i, name := range []string{"eligible", "decided", "sealed", "control-plane", "joining"} {
 		if f.Has(1 << i) {
 			set = append(set, name)
 		}

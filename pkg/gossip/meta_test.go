@@ -29,7 +29,7 @@ func TestMeta(t *testing.T) {
 			t.Fatal("short meta data accepted")
 		}
 	})
-	if got := (Eligible | ControlPlane).String(); got != "eligible,control-plane" {
+	if got := (Eligible | ControlPlane | Joining).String(); got != "eligible,control-plane,joining" {
 		t.Errorf("String = %q", got)
 	}
 }

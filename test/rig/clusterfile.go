@@ -13,6 +13,8 @@ import (
 	"text/template"
 
 	_ "embed"
+
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // Cluster is what differs between the clusters that are formed on a rig.
@@ -74,17 +76,17 @@ func ClusterFile(c Cluster) ([]byte, error) {
 // first call.
 func (r *Rig) Render(ctx context.Context, userdata string, file []byte) ([]byte, error) {
 	path, secret := filepath.Join(r.dir, "cluster.yaml"), filepath.Join(r.dir, "cluster.secret")
-	if err := replaceFile(path, file, 0o644); err != nil {
+	if err := machine.ReplaceFile(path, file, 0o644); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(secret); err != nil {
 		key := make([]byte, 32)
 		_, _ = rand.Read(key) // never fails, crypto/rand
-		if err := replaceFile(secret, []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
+		if err := machine.ReplaceFile(secret, []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	out, err := output(ctx, userdata, "render", "-f", path, "--secret", secret)
+	out, err := machine.Output(ctx, userdata, "render", "-f", path, "--secret", secret)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/mustermetal/muster/test/rig/machine"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
@@ -48,14 +49,6 @@ func podRange(index int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(index), 0}), 24)
 }
 
-func netnsPath(name string) string { return "/run/netns/" + name }
-
-// inNetns is the command line that runs argv in a network namespace. Not `ip netns
-// exec`: that makes a mount namespace too, which would hold on to our mounts.
-func inNetns(name string, argv ...string) []string {
-	return append([]string{"nsenter", "--net=" + netnsPath(name), "--"}, argv...)
-}
-
 //go:embed bird.conf
 var birdConf string
 
@@ -79,13 +72,13 @@ func (r *Rig) torUp(ctx context.Context) error {
 	for _, a := range append([]netip.Addr{MetadataAddr}, Routers...) {
 		commands = append(commands, []string{"ip", "-n", tor, "addr", "add", a.String() + "/32", "dev", "lo"})
 	}
-	commands = append(commands, inNetns(tor, "sysctl", "-qw",
+	commands = append(commands, machine.InNetns(tor, "sysctl", "-qw",
 		"net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
 		// A flow keeps its next hop (addresses, protocol, ports). With policy 1 a repeated
 		// SYN may jump to a live hop, which flatters.
 		"net.ipv4.fib_multipath_hash_policy=3", "net.ipv4.fib_multipath_hash_fields=55"))
 	for _, argv := range commands {
-		if _, err := output(ctx, argv...); err != nil {
+		if _, err := machine.Output(ctx, argv...); err != nil {
 			return fmt.Errorf("top of rack: %w", err)
 		}
 	}
@@ -113,7 +106,7 @@ func (r *Rig) startBIRD(ctx context.Context) error {
 	if err := r.writeBIRD(); err != nil {
 		return err
 	}
-	bird, err := spawn(r.torFile("bird.out"), inNetns(r.torName(), "bird", "-f", "-c", r.torFile("bird.conf"), "-s", r.torFile("bird.ctl"), "-P", r.torFile("bird.pid"))...)
+	bird, err := machine.Spawn(r.torFile("bird.out"), machine.InNetns(r.torName(), "bird", "-f", "-c", r.torFile("bird.conf"), "-s", r.torFile("bird.ctl"), "-P", r.torFile("bird.pid"))...)
 	if err != nil {
 		return err
 	}
@@ -121,14 +114,14 @@ func (r *Rig) startBIRD(ctx context.Context) error {
 		return err
 	}
 	return r.up(ctx, "BIRD", bird, "bird.out", func() bool {
-		_, err := output(ctx, "birdc", "-r", "-s", r.torFile("bird.ctl"), "show", "status")
+		_, err := machine.Output(ctx, "birdc", "-r", "-s", r.torFile("bird.ctl"), "show", "status")
 		return err == nil
 	})
 }
 
 func (r *Rig) startMetadata(ctx context.Context) error {
-	argv := inNetns(r.torName(), r.daemon(), "metadata", netip.AddrPortFrom(MetadataAddr, 80).String(), r.metadata.Dir, r.Files())
-	service, err := spawn(r.torFile("metadata.out"), argv...)
+	argv := machine.InNetns(r.torName(), r.daemon(), "metadata", netip.AddrPortFrom(MetadataAddr, 80).String(), r.metadata.Dir, r.Files())
+	service, err := machine.Spawn(r.torFile("metadata.out"), argv...)
 	if err != nil {
 		return err
 	}
@@ -142,11 +135,11 @@ func (r *Rig) startMetadata(ctx context.Context) error {
 }
 
 // up waits until a program of the ToR serves, or says what it said.
-func (r *Rig) up(ctx context.Context, name string, p process, log string, serves func() bool) error {
+func (r *Rig) up(ctx context.Context, name string, p machine.Process, log string, serves func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	err := poll(ctx, name+" serves", func() bool { return !p.alive() || serves() })
-	if err == nil && p.alive() {
+	err := machine.Poll(ctx, name+" serves", func() bool { return !p.Alive() || serves() })
+	if err == nil && p.Alive() {
 		return nil
 	}
 	said, _ := os.ReadFile(r.torFile(log)) // what is not there says nothing
@@ -154,9 +147,9 @@ func (r *Rig) up(ctx context.Context, name string, p process, log string, serves
 }
 
 func (r *Rig) torDown(ctx context.Context) error {
-	errs := []error{r.state.BIRD.end(ctx), r.state.Metadata.end(ctx)}
-	if _, err := os.Stat(netnsPath(r.torName())); err == nil {
-		_, err := output(ctx, "ip", "netns", "del", r.torName())
+	errs := []error{r.state.BIRD.End(ctx), r.state.Metadata.End(ctx)}
+	if _, err := os.Stat(machine.NetnsPath(r.torName())); err == nil {
+		_, err := machine.Output(ctx, "ip", "netns", "del", r.torName())
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -174,13 +167,13 @@ func (t ToR) Netns() string { return t.rig.torName() }
 // Exec runs a program of this machine in the ToR's network and returns what it
 // prints.
 func (t ToR) Exec(ctx context.Context, argv ...string) (string, error) {
-	return output(ctx, inNetns(t.rig.torName(), argv...)...)
+	return machine.Output(ctx, machine.InNetns(t.rig.torName(), argv...)...)
 }
 
 // NextHops returns where the ToR's kernel sends packets for exactly this prefix,
 // sorted; none when it has no such route.
 func (t ToR) NextHops(ctx context.Context, prefix netip.Prefix) ([]netip.Addr, error) {
-	out, err := output(ctx, "ip", "-j", "-n", t.rig.torName(), "route", "show", prefix.String())
+	out, err := machine.Output(ctx, "ip", "-j", "-n", t.rig.torName(), "route", "show", prefix.String())
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +182,7 @@ func (t ToR) NextHops(ctx context.Context, prefix netip.Prefix) ([]netip.Addr, e
 
 // RouterNextHops is NextHops as one of the two routers (0 or 1) learned it by BGP.
 func (t ToR) RouterNextHops(ctx context.Context, router int, prefix netip.Prefix) ([]netip.Addr, error) {
-	out, err := output(ctx, "birdc", "-r", "-s", t.rig.torFile("bird.ctl"), "show", "route", prefix.String(), "table", fmt.Sprintf("t%dv4", router+1))
+	out, err := machine.Output(ctx, "birdc", "-r", "-s", t.rig.torFile("bird.ctl"), "show", "route", prefix.String(), "table", fmt.Sprintf("t%dv4", router+1))
 	if err != nil {
 		// birdc ends with 1 and "Network not found" when there is none.
 		if strings.Contains(out, "not found") || strings.Contains(out, "not in table") {

@@ -7,70 +7,25 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // errOff says that a server has no PID 1 (now).
 var errOff = errors.New("the server is off")
 
 // leader is the server's PID 1 as this machine sees it.
-func (s *Server) leader() (process, error) {
-	supervisor := s.supervisor()
-	if supervisor.alive() {
-		for _, nspawn := range children(supervisor.PID) {
-			for _, child := range children(nspawn) {
-				if isInit(child) {
-					return identify(child)
-				}
+func (s *Server) leader() (machine.Process, error) {
+	if supervisor := s.supervisor(); supervisor.Alive() {
+		for _, nspawn := range machine.Children(supervisor.PID) {
+			if leader, ok := machine.InitOf(nspawn); ok {
+				return leader, nil
 			}
 		}
 	}
-	return process{}, fmt.Errorf("%s: %w", s.Name, errOff)
-}
-
-// children lists the child processes of a process, proc(5).
-func children(pid int) []int {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		return nil
-	}
-	var pids []int
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue // the thread ended
-		}
-		for _, field := range strings.Fields(string(b)) {
-			if pid, err := strconv.Atoi(field); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
-}
-
-// isInit says whether a process is number 1 in a pid namespace below ours.
-func isInit(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
-			ids := strings.Fields(rest)
-			return len(ids) > 1 && ids[len(ids)-1] == "1"
-		}
-	}
-	return false
-}
-
-// environment of programs run inside: that of a root login.
-var environment = []string{
-	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "SYSTEMD_PAGER=",
-	"KUBECONFIG=/etc/kubernetes/admin.conf",
+	return machine.Process{}, fmt.Errorf("%s: %w", s.Name, errOff)
 }
 
 // Command returns the command line of this machine that runs argv inside the
@@ -80,9 +35,7 @@ func (s *Server) Command(argv []string, env ...string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	enter := []string{"nsenter", "-t", strconv.Itoa(leader.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--", "env", "-i"}
-	enter = append(append(enter, environment...), env...)
-	return append(enter, argv...), nil
+	return machine.Enter(leader, argv, env...), nil
 }
 
 // Exec runs a program inside the server as root and returns what it prints.
@@ -99,7 +52,7 @@ func (s *Server) exec(ctx context.Context, stdin []byte, argv []string) (string,
 	if stdin != nil {
 		cmd.Stdin = bytes.NewReader(stdin)
 	}
-	return capture(ctx, cmd, append([]string{s.Name + ":"}, argv...))
+	return machine.Capture(ctx, cmd, append([]string{s.Name + ":"}, argv...))
 }
 
 // ReadFile reads a file of a server that is on.
@@ -138,7 +91,7 @@ func (s *Server) WaitRunning(ctx context.Context) error {
 
 // waitSystemd waits until PID 1 takes orders.
 func (s *Server) waitSystemd(ctx context.Context) error {
-	err := poll(ctx, s.Name+"'s systemd answers", func() bool {
+	err := machine.Poll(ctx, s.Name+"'s systemd answers", func() bool {
 		if !s.Running() {
 			return true
 		}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // Node is a Kubernetes node as far as tests and the demo look at it.
@@ -46,7 +48,7 @@ func (r *Rig) KubectlCommand(args ...string) ([]string, error) {
 	for _, lower := range r.state.Image.Lower {
 		kubectl := filepath.Join(lower, "usr/local/bin/kubectl")
 		if _, err := os.Stat(kubectl); err == nil {
-			return inNetns(r.torName(), append([]string{kubectl, "--kubeconfig=" + conf, "--request-timeout=5s"}, args...)...), nil
+			return machine.InNetns(r.torName(), append([]string{kubectl, "--kubeconfig=" + conf, "--request-timeout=5s"}, args...)...), nil
 		}
 	}
 	return nil, errors.New("the image has no /usr/local/bin/kubectl")
@@ -58,7 +60,7 @@ func (r *Rig) Kubectl(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return output(ctx, argv...)
+	return machine.Output(ctx, argv...)
 }
 
 // Nodes lists the nodes of the cluster, by name, asked through the endpoint.

@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"sync"
 
+	"github.com/mustermetal/muster/test/rig/machine"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
@@ -79,7 +80,7 @@ func New(ctx context.Context, o Options) (*Rig, error) {
 	}
 	r := newRig(dir, o.Log)
 	r.state = state{Version: stateVersion, Name: o.Name, Image: o.Image}
-	if _, err := os.Stat(netnsPath(r.torName())); err == nil {
+	if _, err := os.Stat(machine.NetnsPath(r.torName())); err == nil {
 		return nil, fmt.Errorf("network namespace %s exists: another rig is called %q, or one was lost; choose another name or remove it with ip netns del %s", r.torName(), o.Name, r.torName())
 	}
 	if err := r.save(); err != nil {
@@ -92,7 +93,7 @@ func New(ctx context.Context, o Options) (*Rig, error) {
 }
 
 func (r *Rig) start(ctx context.Context) error {
-	if err := raiseSysctls(r.dir); err != nil {
+	if err := machine.RaiseSysctls(filepath.Join(r.dir, stateFile)); err != nil {
 		return err
 	}
 	if err := r.writeLayer(); err != nil {
@@ -100,7 +101,7 @@ func (r *Rig) start(ctx context.Context) error {
 	}
 	// The program that keeps servers and metadata alive when this one ends. What
 	// the environment asks of the agent's build (cgo, static linking) is not for it.
-	if _, err := output(ctx, "env", "-u", "GOFLAGS", "CGO_ENABLED=0", "go", "build", "-o", r.daemon(), "github.com/mustermetal/muster/test/rig/rigd"); err != nil {
+	if _, err := machine.Output(ctx, "env", "-u", "GOFLAGS", "CGO_ENABLED=0", "go", "build", "-o", r.daemon(), "github.com/mustermetal/muster/test/rig/rigd"); err != nil {
 		return fmt.Errorf("building the rig's daemon: %w", err)
 	}
 	return r.torUp(ctx)
@@ -154,10 +155,10 @@ func (r *Rig) Close(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing the rig in %s: %w", r.dir, err)
 	}
-	if err := releaseSysctls(r.dir); err != nil {
+	if err := machine.ReleaseSysctls(filepath.Join(r.dir, stateFile)); err != nil {
 		return err
 	}
-	removeCgroupParent()
+	machine.RemoveCgroupParent()
 	// The state goes first: without it nobody believes that servers are here.
 	if err := os.Remove(filepath.Join(r.dir, stateFile)); err != nil {
 		return fmt.Errorf("closing the rig: %w", err)

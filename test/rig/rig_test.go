@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mustermetal/muster/images"
+	"github.com/mustermetal/muster/test/rig/machine"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
@@ -55,7 +56,7 @@ func image(t *testing.T) Image {
 func traces(t *testing.T, name, dir string) []string {
 	t.Helper()
 	var found []string
-	for _, pattern := range []string{netnsPath(name) + "-*", "/sys/fs/cgroup/*/" + cgroupParent + "/" + name + "-*", "/run/systemd/nspawn/propagate/" + name + "-*", dir} {
+	for _, pattern := range []string{machine.NetnsPath(name) + "-*", "/sys/fs/cgroup/*/" + machine.CgroupParent + "/" + name + "-*", "/run/systemd/nspawn/propagate/" + name + "-*", dir} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -127,8 +128,8 @@ func TestServer(t *testing.T) {
 func sysctls(t *testing.T) map[string]int {
 	t.Helper()
 	values := map[string]int{}
-	for path := range raised {
-		n, err := readInt(path)
+	for path := range machine.Raised {
+		n, err := machine.ReadInt(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +207,7 @@ func testNetwork(ctx context.Context, t *testing.T, r *Rig, s *Server) {
 	// The kernel tells of a carrier within a second or so, as real ports do.
 	soon, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	if err := poll(soon, "a plugged server reaches the ToR", func() bool { return reach() == nil }); err != nil {
+	if err := machine.Poll(soon, "a plugged server reaches the ToR", func() bool { return reach() == nil }); err != nil {
 		t.Error(err)
 	}
 	for i := range Routers {
@@ -366,17 +367,4 @@ func testAnotherDriver(ctx context.Context, t *testing.T, dir string) {
 	if _, err := Open(t.TempDir(), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an empty directory gives %v", err)
 	}
-}
-
-func TestThaw(t *testing.T) {
-	dir := t.TempDir()
-	frozen := filepath.Join(dir, "kubepods.slice", "pod", "freezer.state")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(frozen), 0o755), os.WriteFile(frozen, []byte("FROZEN"), 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	thaw(dir)
-	if b, err := os.ReadFile(frozen); err != nil || string(b) != "THAWED" {
-		t.Errorf("%q, %v", b, err)
-	}
-	thaw(filepath.Join(dir, "absent"))
 }

@@ -1,7 +1,6 @@
 package rig
 
 import (
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,13 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/mustermetal/muster/test/rig/machine"
 )
-
-// initPath is PID 1 until it becomes systemd.
-const initPath = "/usr/local/sbin/rig-init"
-
-//go:embed rig-init.sh
-var rigInit string
 
 func (r *Rig) layerDir() string { return filepath.Join(r.dir, "layer") }
 
@@ -26,7 +21,7 @@ func (r *Rig) writeLayer() error {
 		path, content string
 		mode          os.FileMode
 	}{
-		{initPath, rigInit, 0o755},
+		{machine.InitPath, machine.Init, 0o755},
 		// Scopes of pods now and then sit out the default 90 s at shutdown, cause unknown.
 		{"/etc/systemd/system.conf.d/rig.conf", "[Manager]\nDefaultTimeoutStopSec=10s\n", 0o644},
 		// Tests count what units said.
@@ -37,7 +32,7 @@ func (r *Rig) writeLayer() error {
 		{"/etc/resolv.conf", "nameserver " + MetadataAddr.String() + "\n", 0o644},
 	}
 	for _, f := range files {
-		if err := writeFile(filepath.Join(r.layerDir(), f.path), []byte(f.content), f.mode); err != nil {
+		if err := machine.WriteFile(filepath.Join(r.layerDir(), f.path), []byte(f.content), f.mode); err != nil {
 			return err
 		}
 	}
@@ -84,7 +79,7 @@ func (s *Server) seed() error {
 		{noCloud + "/meta-data", fmt.Appendf(nil, "instance-id: %s\nlocal-hostname: %s\n", s.ID, s.Name), 0o644},
 	}
 	for _, f := range files {
-		if err := writeFile(filepath.Join(root, f.path), f.content, f.mode); err != nil {
+		if err := machine.WriteFile(filepath.Join(root, f.path), f.content, f.mode); err != nil {
 			return err
 		}
 	}
@@ -113,15 +108,6 @@ func (s *Server) cni() ([]byte, error) {
 		return nil, fmt.Errorf("encoding the CNI configuration: %w", err)
 	}
 	return append(b, '\n'), nil
-}
-
-// writeFile writes a file with its directories. A symlink that an image has there
-// is replaced, not followed out of the root.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return replaceFile(path, data, mode)
 }
 
 // document is what the metadata service says of this server, in the Packet format

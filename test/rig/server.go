@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mustermetal/muster/test/rig/machine"
 	"github.com/mustermetal/muster/test/rig/metadata"
 	"github.com/mustermetal/muster/test/rig/supervise"
 )
@@ -103,7 +104,7 @@ func (s *Server) SetUserData(b []byte) error {
 	if err := os.MkdirAll(s.path(""), 0o755); err != nil {
 		return fmt.Errorf("server %s: %w", s.Name, err)
 	}
-	if err := replaceFile(s.path("user-data"), b, 0o600); err != nil {
+	if err := machine.ReplaceFile(s.path("user-data"), b, 0o600); err != nil {
 		return err
 	}
 	return s.rig.metadata.Put(s.Addr, document, b)
@@ -119,7 +120,7 @@ func (s *Server) path(elem string) string {
 // machine is the server's name among everything on this host.
 func (s *Server) machine() string { return s.rig.state.Name + "-" + s.Name }
 
-func (s *Server) supervisor() process { return s.current().Supervisor }
+func (s *Server) supervisor() machine.Process { return s.current().Supervisor }
 
 func (s *Server) current() serverState {
 	s.rig.mu.Lock()
@@ -133,7 +134,7 @@ func (s *Server) current() serverState {
 }
 
 // Running says whether the server is on.
-func (s *Server) Running() bool { return s.supervisor().alive() }
+func (s *Server) Running() bool { return s.supervisor().Alive() }
 
 // Boot switches the server on and returns when its systemd answers; units may
 // still be starting (WaitRunning waits for them).
@@ -144,14 +145,14 @@ func (s *Server) Boot(ctx context.Context) error {
 	if err := s.mountDisk(ctx); err != nil {
 		return fmt.Errorf("booting %s: %w", s.Name, err)
 	}
-	cgroups, err := makeCgroups(s.machine())
+	cgroups, err := machine.MakeCgroups(s.machine())
 	if err != nil {
 		return fmt.Errorf("booting %s: %w", s.Name, err)
 	}
 	if err := s.configure(cgroups); err != nil {
 		return fmt.Errorf("booting %s: %w", s.Name, err)
 	}
-	supervisor, err := spawn(s.Console(), s.rig.daemon(), "supervise", s.path("supervise.json"))
+	supervisor, err := machine.Spawn(s.Console(), s.rig.daemon(), "supervise", s.path("supervise.json"))
 	if err != nil {
 		return fmt.Errorf("booting %s: %w", s.Name, err)
 	}
@@ -182,14 +183,7 @@ func (s *Server) configure(cgroups []string) error {
 			ip("-n", tor, "route", "add", s.Pods.String(), "via", s.Addr.String()),
 		},
 		Start: s.nspawn(),
-		Env: []string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			// runc and kubelet make seccomp filters of their own.
-			"SYSTEMD_SECCOMP=0",
-			// sysctls of the server's own network are writable.
-			"SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
-			"SYSTEMD_NSPAWN_USE_CGNS=1",
-		},
+		Env:   machine.Environment,
 	}
 	if s.current().Unplugged {
 		c.Wire = append(c.Wire, ip("-n", tor, "link", "set", veth, "down"))
@@ -198,7 +192,7 @@ func (s *Server) configure(cgroups []string) error {
 	if err != nil {
 		return fmt.Errorf("encoding how to start %s: %w", s.Name, err)
 	}
-	return replaceFile(s.path("supervise.json"), b, 0o644)
+	return machine.ReplaceFile(s.path("supervise.json"), b, 0o644)
 }
 
 func (s *Server) unwire() [][]string {
@@ -209,20 +203,15 @@ func (s *Server) unwire() [][]string {
 }
 
 func (s *Server) nspawn() []string {
-	argv := []string{
-		"systemd-nspawn", "--quiet", "--directory=" + s.path("root"), "--machine=" + s.machine(), "--hostname=" + s.Name,
-		"--register=no", "--keep-unit", "--network-namespace-path=" + netnsPath(s.machine()),
-		"--capability=all", "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--kill-signal=SIGRTMIN+3",
-		// With stdin from /dev/null "pipe" logs nothing; this logs the boot.
-		"--console=read-only",
+	argv := append(machine.Nspawn(s.path("root"), s.machine(), s.Name),
 		"--bind=/dev/kmsg", // the kubelet reads it
-		"--bind=" + s.path("containerd") + ":/var/lib/containerd",
+		"--bind="+s.path("containerd")+":/var/lib/containerd",
 		"--tmpfs=/tmp:mode=1777",
-	}
+	)
 	for _, d := range stateDirs {
 		argv = append(argv, "--bind="+filepath.Join(s.path("state"), d.name)+":"+d.path)
 	}
-	return append(argv, initPath)
+	return append(argv, machine.InitPath)
 }
 
 // Reboot restarts the server as `systemctl reboot` does and returns when the new
@@ -235,7 +224,7 @@ func (s *Server) Reboot(ctx context.Context) error {
 	if _, err := s.Exec(ctx, "systemctl", "--no-block", "reboot"); err != nil {
 		return fmt.Errorf("rebooting %s: %w", s.Name, err)
 	}
-	if err := before.gone(ctx); err != nil {
+	if err := before.Gone(ctx); err != nil {
 		return fmt.Errorf("rebooting %s: %w", s.Name, err)
 	}
 	return s.waitSystemd(ctx)
@@ -248,10 +237,10 @@ func (s *Server) PowerOff(ctx context.Context) error {
 		return err
 	}
 	const powerOff = syscall.Signal(34 + 4) // SIGRTMIN+4, systemd(1)
-	if err := leader.signal(powerOff); err != nil {
+	if err := leader.Signal(powerOff); err != nil {
 		return fmt.Errorf("powering %s off: %w", s.Name, err)
 	}
-	if err := s.supervisor().gone(ctx); err != nil {
+	if err := s.supervisor().Gone(ctx); err != nil {
 		return fmt.Errorf("powering %s off: %w", s.Name, err)
 	}
 	return s.cut(ctx)
@@ -270,20 +259,20 @@ func (s *Server) PowerLoss(ctx context.Context) error {
 		return fmt.Errorf("server %s is off", s.Name)
 	}
 	// Dying processes must not say good-bye over the network.
-	if _, err := output(ctx, s.unwire()[0]...); err != nil {
+	if _, err := machine.Output(ctx, s.unwire()[0]...); err != nil {
 		return fmt.Errorf("power loss of %s: %w", s.Name, err)
 	}
 	frozen, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	// A process deep in the kernel may not freeze; it cannot write either, soon.
-	if err := freeze(frozen, s.machine()); err != nil {
+	if err := machine.Freeze(frozen, s.machine()); err != nil {
 		s.rig.log.Warn("not frozen before power loss", "server", s.Name, "error", err)
 	}
-	if err := shutdownFS(s.path("state")); err != nil {
+	if err := machine.ShutdownFS(s.path("state")); err != nil {
 		return fmt.Errorf("power loss of %s: %w", s.Name, err)
 	}
 	next := s.path("state.next")
-	if _, err := output(ctx, "cp", "--sparse=always", "--reflink=auto", s.path(stateImage), next); err != nil {
+	if _, err := machine.Output(ctx, "cp", "--sparse=always", "--reflink=auto", s.path(stateImage), next); err != nil {
 		return fmt.Errorf("power loss of %s: %w", s.Name, err)
 	}
 	if err := s.cut(ctx); err != nil {
@@ -299,23 +288,23 @@ func (s *Server) PowerLoss(ctx context.Context) error {
 func (s *Server) cut(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := killAll(ctx, s.machine()); err != nil {
+	if err := machine.KillAll(ctx, s.machine()); err != nil {
 		return fmt.Errorf("ending %s: %w", s.Name, err)
 	}
-	if err := s.supervisor().end(ctx); err != nil {
+	if err := s.supervisor().End(ctx); err != nil {
 		return fmt.Errorf("ending %s: %w", s.Name, err)
 	}
 	for _, argv := range s.unwire() {
-		_, _ = output(ctx, argv...) // there may be none
+		_, _ = machine.Output(ctx, argv...) // there may be none
 	}
 	if err := s.unmountDisk(ctx); err != nil {
 		return fmt.Errorf("ending %s: %w", s.Name, err)
 	}
-	if err := removeCgroups(ctx, s.machine()); err != nil {
+	if err := machine.RemoveCgroups(ctx, s.machine()); err != nil {
 		return fmt.Errorf("ending %s: %w", s.Name, err)
 	}
 	// systemd-nspawn removes its own, unless it was killed.
-	_ = os.Remove("/run/systemd/nspawn/propagate/" + s.machine())
+	machine.Forget(s.machine())
 	s.rig.log.Info("server is off", "server", s.Name)
 	return nil
 }
@@ -333,7 +322,7 @@ func (s *Server) cable(ctx context.Context, out bool) error {
 	if !s.Running() {
 		return nil
 	}
-	cgroups, err := makeCgroups(s.machine())
+	cgroups, err := machine.MakeCgroups(s.machine())
 	if err != nil {
 		return err
 	}
@@ -342,13 +331,13 @@ func (s *Server) cable(ctx context.Context, out bool) error {
 	}
 	tor, veth := s.rig.torName(), "v-"+s.Name
 	if out {
-		_, err := output(ctx, "ip", "-n", tor, "link", "set", veth, "down")
+		_, err := machine.Output(ctx, "ip", "-n", tor, "link", "set", veth, "down")
 		return err
 	}
-	if _, err := output(ctx, "ip", "-n", tor, "link", "set", veth, "up"); err != nil {
+	if _, err := machine.Output(ctx, "ip", "-n", tor, "link", "set", veth, "up"); err != nil {
 		return err
 	}
-	_, err = output(ctx, "ip", "-n", tor, "route", "replace", s.Pods.String(), "via", s.Addr.String())
+	_, err = machine.Output(ctx, "ip", "-n", tor, "route", "replace", s.Pods.String(), "via", s.Addr.String())
 	return err
 }
 

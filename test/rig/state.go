@@ -2,10 +2,11 @@ package rig
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 const (
@@ -15,22 +16,22 @@ const (
 
 // state is what a process that finds the directory must know to go on.
 type state struct {
-	Version  int           `json:"version"`
-	Name     string        `json:"name"`
-	Image    Image         `json:"image"`
-	BIRD     process       `json:"bird"`
-	Metadata process       `json:"metadata"`
-	Servers  []serverState `json:"servers"`
+	Version  int             `json:"version"`
+	Name     string          `json:"name"`
+	Image    Image           `json:"image"`
+	BIRD     machine.Process `json:"bird"`
+	Metadata machine.Process `json:"metadata"`
+	Servers  []serverState   `json:"servers"`
 }
 
 // serverState is one server; its addresses follow from Index.
 type serverState struct {
-	Name       string   `json:"name"`
-	Index      int      `json:"index"`
-	ID         string   `json:"id"`
-	Tags       []string `json:"tags"`
-	Unplugged  bool     `json:"unplugged"`
-	Supervisor process  `json:"supervisor"`
+	Name       string          `json:"name"`
+	Index      int             `json:"index"`
+	ID         string          `json:"id"`
+	Tags       []string        `json:"tags"`
+	Unplugged  bool            `json:"unplugged"`
+	Supervisor machine.Process `json:"supervisor"`
 }
 
 func loadState(dir string) (state, error) {
@@ -55,7 +56,7 @@ func (r *Rig) save() error {
 	if err != nil {
 		return fmt.Errorf("encoding the rig's state: %w", err)
 	}
-	return replaceFile(filepath.Join(r.dir, stateFile), append(b, '\n'), 0o644)
+	return machine.ReplaceFile(filepath.Join(r.dir, stateFile), append(b, '\n'), 0o644)
 }
 
 // update changes the state under the lock and writes it.
@@ -75,22 +76,4 @@ func (r *Rig) updateServer(name string, change func(*serverState)) error {
 			}
 		}
 	})
-}
-
-// replaceFile writes path so that a reader finds the old content or the new. A
-// rig does not outlive the machine it runs on, so nothing is fsynced.
-func replaceFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(f.Name()))
-	}
-	return nil
 }

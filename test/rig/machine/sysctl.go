@@ -1,4 +1,4 @@
-package rig
+package machine
 
 import (
 	"encoding/json"
@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// raised are settings of the whole machine that several servers exhaust: every
+// Raised are settings of the whole machine that several servers exhaust: every
 // systemd, kubelet and containerd holds inotify instances of user 0, about 25 a
 // control plane, and the kernel's default is 128.
-var raised = map[string]int{
+var Raised = map[string]int{
 	"/proc/sys/fs/inotify/max_user_instances": 4096,
 	"/proc/sys/fs/inotify/max_user_watches":   524288,
 }
@@ -24,18 +24,19 @@ var raised = map[string]int{
 // settings are.
 const hostDir = "/run/muster-rig"
 
-// holding is one raised setting: what it was, and the rigs that need it raised.
+// holding is one raised setting: what it was, and who needs it raised.
 type holding struct {
 	Was  int      `json:"was"`
 	Rigs []string `json:"rigs"`
 }
 
-// raiseSysctls raises the settings for the rig in dir and notes who needs them,
-// because the first rig to go must not lower them under the second.
-func raiseSysctls(dir string) error {
+// RaiseSysctls raises the settings for a set of servers and notes who needs them,
+// because the first set to go must not lower them under the second. holder is a
+// file that is there as long as the set is.
+func RaiseSysctls(holder string) error {
 	return withHoldings(func(h map[string]holding) error {
-		for path, want := range raised {
-			now, err := readInt(path)
+		for path, want := range Raised {
+			now, err := ReadInt(path)
 			if err != nil {
 				return err
 			}
@@ -43,8 +44,8 @@ func raiseSysctls(dir string) error {
 			if !ok {
 				held.Was = now
 			}
-			if !slices.Contains(held.Rigs, dir) {
-				held.Rigs = append(held.Rigs, dir)
+			if !slices.Contains(held.Rigs, holder) {
+				held.Rigs = append(held.Rigs, holder)
 			}
 			h[path] = held
 			if now < want {
@@ -57,15 +58,15 @@ func raiseSysctls(dir string) error {
 	})
 }
 
-// releaseSysctls puts back what no rig needs any more. Rigs whose directory is
-// gone were removed by hand and count no longer.
-func releaseSysctls(dir string) error {
+// ReleaseSysctls puts back what nobody needs any more. Holders that are gone were
+// removed by hand and count no longer.
+func ReleaseSysctls(holder string) error {
 	return withHoldings(func(h map[string]holding) error {
 		var errs []error
 		for path, held := range h {
-			held.Rigs = slices.DeleteFunc(held.Rigs, func(d string) bool {
-				_, err := os.Stat(filepath.Join(d, stateFile))
-				return d == dir || errors.Is(err, os.ErrNotExist)
+			held.Rigs = slices.DeleteFunc(held.Rigs, func(h string) bool {
+				_, err := os.Stat(h)
+				return h == holder || errors.Is(err, os.ErrNotExist)
 			})
 			h[path] = held
 			if len(held.Rigs) > 0 {
@@ -110,7 +111,8 @@ func withHoldings(change func(map[string]holding) error) error {
 	return errors.Join(changed, err)
 }
 
-func readInt(path string) (int, error) {
+// ReadInt reads a setting.
+func ReadInt(path string) (int, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0, fmt.Errorf("reading a setting: %w", err)

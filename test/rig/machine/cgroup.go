@@ -1,4 +1,4 @@
-package rig
+package machine
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // Servers live in cgroups muster/NAME of every hierarchy that the host has:
 // version 1 with a "unified" one beside (tried), or version 2 alone.
-const cgroupParent = "muster"
+const CgroupParent = "muster"
 
 // hierarchies returns the mount points of all cgroup hierarchies, and which of
 // them is version 2: that one can freeze and kill.
@@ -38,15 +38,15 @@ func hierarchies() (all []string, v2 string, err error) {
 	return all, v2, nil
 }
 
-// makeCgroups makes the cgroups of a server and returns their directories.
-func makeCgroups(name string) ([]string, error) {
+// MakeCgroups makes the cgroups of a server and returns their directories.
+func MakeCgroups(name string) ([]string, error) {
 	all, _, err := hierarchies()
 	if err != nil {
 		return nil, err
 	}
 	var dirs []string
 	for _, h := range all {
-		parent := filepath.Join(h, cgroupParent)
+		parent := filepath.Join(h, CgroupParent)
 		if err := os.MkdirAll(parent, 0o755); err != nil {
 			return nil, fmt.Errorf("making a cgroup: %w", err)
 		}
@@ -86,38 +86,38 @@ func delegate(h, parent string) error {
 	return nil
 }
 
-// freeze stops every process of a server where it stands.
-func freeze(ctx context.Context, name string) error {
+// Freeze stops every process of a server where it stands.
+func Freeze(ctx context.Context, name string) error {
 	_, v2, err := hierarchies()
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(v2, cgroupParent, name)
+	dir := filepath.Join(v2, CgroupParent, name)
 	if err := os.WriteFile(dir+"/cgroup.freeze", []byte("1"), 0); err != nil {
 		return fmt.Errorf("freezing %s: %w", name, err)
 	}
-	return poll(ctx, name+" is frozen", func() bool {
+	return Poll(ctx, name+" is frozen", func() bool {
 		b, err := os.ReadFile(dir + "/cgroup.events")
 		return err == nil && strings.Contains(string(b), "frozen 1")
 	})
 }
 
-// killAll kills every process of a server at once, frozen or not, and waits until
+// KillAll kills every process of a server at once, frozen or not, and waits until
 // none is left. A server without cgroups has none.
-func killAll(ctx context.Context, name string) error {
+func KillAll(ctx context.Context, name string) error {
 	all, v2, err := hierarchies()
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(v2, cgroupParent, name)
+	dir := filepath.Join(v2, CgroupParent, name)
 	if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("killing the processes of %s: %w", name, err)
 	}
-	return poll(ctx, "no process of "+name+" is left", func() bool {
+	return Poll(ctx, "no process of "+name+" is left", func() bool {
 		for _, h := range all {
-			thaw(filepath.Join(h, cgroupParent, name))
+			thaw(filepath.Join(h, CgroupParent, name))
 		}
 		b, err := os.ReadFile(dir + "/cgroup.events")
 		return err != nil || strings.Contains(string(b), "populated 0")
@@ -136,17 +136,17 @@ func thaw(dir string) {
 	})
 }
 
-// removeCgroups removes a server's cgroups, which must be empty of processes.
-func removeCgroups(ctx context.Context, name string) error {
+// RemoveCgroups removes a server's cgroups, which must be empty of processes.
+func RemoveCgroups(ctx context.Context, name string) error {
 	all, _, err := hierarchies()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, h := range all {
-		dir := filepath.Join(h, cgroupParent, name)
+		dir := filepath.Join(h, CgroupParent, name)
 		// The last process may be gone a moment before its cgroup knows.
-		errs = append(errs, poll(ctx, "cgroup "+dir+" is removed", func() bool { return removeTree(dir) == nil }))
+		errs = append(errs, Poll(ctx, "cgroup "+dir+" is removed", func() bool { return removeTree(dir) == nil }))
 	}
 	return errors.Join(errs...)
 }
@@ -171,14 +171,14 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// removeCgroupParent removes what is common to all servers when the last is gone;
+// RemoveCgroupParent removes what is common to all servers when the last is gone;
 // while another rig lives it cannot, and that is fine.
-func removeCgroupParent() {
+func RemoveCgroupParent() {
 	all, _, err := hierarchies()
 	if err != nil {
 		return
 	}
 	for _, h := range all {
-		_ = os.Remove(filepath.Join(h, cgroupParent))
+		_ = os.Remove(filepath.Join(h, CgroupParent))
 	}
 }

@@ -1,4 +1,4 @@
-package rig
+package machine
 
 import (
 	"bytes"
@@ -13,15 +13,16 @@ import (
 	"time"
 )
 
-// process names one process for good: a number alone may be another's by now.
-type process struct {
+// Process names one process for good: a number alone may be another's by now.
+type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks after boot, field 22 of /proc/PID/stat
 }
 
-func identify(pid int) (process, error) {
+// Identify names the process that has a number now.
+func Identify(pid int) (Process, error) {
 	_, start, err := stat(pid)
-	return process{PID: pid, Start: start}, err
+	return Process{PID: pid, Start: start}, err
 }
 
 // stat reads state and start time of a process, proc(5).
@@ -39,8 +40,8 @@ func stat(pid int) (state byte, start uint64, err error) {
 	return fields[0][0], start, err
 }
 
-// alive says whether the process runs; one that only waits to be reaped does not.
-func (p process) alive() bool {
+// Alive says whether the process runs; one that only waits to be reaped does not.
+func (p Process) Alive() bool {
 	if p.PID == 0 {
 		return false
 	}
@@ -48,8 +49,8 @@ func (p process) alive() bool {
 	return err == nil && start == p.Start && state != 'Z' && state != 'X'
 }
 
-func (p process) signal(sig syscall.Signal) error {
-	if !p.alive() {
+func (p Process) Signal(sig syscall.Signal) error {
+	if !p.Alive() {
 		return nil
 	}
 	if err := syscall.Kill(p.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -58,30 +59,30 @@ func (p process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// gone waits until the process has ended.
-func (p process) gone(ctx context.Context) error {
-	return poll(ctx, fmt.Sprintf("process %d ends", p.PID), func() bool { return !p.alive() })
+// Gone waits until the process has ended.
+func (p Process) Gone(ctx context.Context) error {
+	return Poll(ctx, fmt.Sprintf("process %d ends", p.PID), func() bool { return !p.Alive() })
 }
 
-// end asks the process to end, and after five seconds makes it.
-func (p process) end(ctx context.Context) error {
-	if err := p.signal(syscall.SIGTERM); err != nil {
+// End asks the process to end, and after five seconds makes it.
+func (p Process) End(ctx context.Context) error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if p.gone(short) == nil {
+	if p.Gone(short) == nil {
 		return nil
 	}
-	if err := p.signal(syscall.SIGKILL); err != nil {
+	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	return p.gone(ctx)
+	return p.Gone(ctx)
 }
 
-// poll asks every 20 ms until done; ctx bounds it. Used where the kernel or
+// Poll asks every 20 ms until done; ctx bounds it. Used where the kernel or
 // another program offers nothing to wait on.
-func poll(ctx context.Context, until string, done func() bool) error {
+func Poll(ctx context.Context, until string, done func() bool) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
@@ -94,36 +95,37 @@ func poll(ctx context.Context, until string, done func() bool) error {
 	return nil
 }
 
-// spawn starts a program that outlives this one, in a session of its own, with
+// Spawn starts a program that outlives this one, in a session of its own, with
 // its output appended to the file log.
-func spawn(log string, argv ...string) (process, error) {
+func Spawn(log string, argv ...string) (Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return process{}, fmt.Errorf("starting %s: %w", argv[0], err)
+		return Process{}, fmt.Errorf("starting %s: %w", argv[0], err)
 	}
 	defer out.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return process{}, fmt.Errorf("starting %s: %w", argv[0], err)
+		return Process{}, fmt.Errorf("starting %s: %w", argv[0], err)
 	}
-	p, err := identify(cmd.Process.Pid)
+	p, err := Identify(cmd.Process.Pid)
 	go func() { _ = cmd.Wait() }() // reaps it, should this process live longer
 	if err != nil {
-		return process{}, fmt.Errorf("%s ended at once, see %s: %w", argv[0], log, err)
+		return Process{}, fmt.Errorf("%s ended at once, see %s: %w", argv[0], log, err)
 	}
 	return p, nil
 }
 
-// output runs a program and returns what it prints. The error holds the command
+// Output runs a program and returns what it prints. The error holds the command
 // line and its talk.
-func output(ctx context.Context, argv ...string) (string, error) {
+func Output(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	return capture(ctx, cmd, argv)
+	return Capture(ctx, cmd, argv)
 }
 
-func capture(ctx context.Context, cmd *exec.Cmd, argv []string) (string, error) {
+// Capture runs a command as Output does; argv is what an error calls it.
+func Capture(ctx context.Context, cmd *exec.Cmd, argv []string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	// The group, for nsenter forks; and not for ever, should a grandchild keep the pipe.

@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build test fuzz e2e image demo demo-down shell bench lint go root sysroot
+.PHONY: help build test fuzz e2e faults image demo demo-down shell bench lint go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -65,6 +65,11 @@ image: root build ## build the disk of the test servers (cold: about 10 minutes)
 
 e2e: image ## form real clusters of systemd-nspawn servers and test them
 	MUSTER_E2E=1 MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -p 1 -timeout 60m ./test/rig/... ./test/e2e/...
+
+faults: root build ## run agents under faults: every scenario, then RUNS random ones from SEED
+	test/need.sh e2e
+	MUSTER_FAULTS=1 MUSTER_AGENT=$(CURDIR)/bin/bootstrap MUSTER_FAULTS_RUNS=$(or $(RUNS),5) MUSTER_FAULTS_SEED=$(SEED) \
+		$(PURE) go test -count=1 -v -timeout 8h ./test/faults/...
 
 demo: root build ## form 3 control planes and 2 workers and leave them running
 	test/need.sh e2e

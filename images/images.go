@@ -25,6 +25,10 @@ type Options struct {
 	Agent  string    // the bootstrap binary to bake; empty gives a root without agent and units
 	Source string    // root of the muster repository; empty: found from the working directory
 	Log    io.Writer // progress, one line for each step begun, still running, done
+	// Artifacts is a directory of programs to bake instead of Kubernetes, as
+	// `bootstrap bake --artifacts` takes it; then nothing is compiled, and the image
+	// has no containerd store. Empty: Kubernetes.
+	Artifacts string
 }
 
 // Image is what a test server boots from. Nothing may write to these
@@ -54,11 +58,14 @@ func Ensure(ctx context.Context, o Options) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	components, err := b.components(ctx)
+	debian, err := b.debian(ctx)
 	if err != nil {
 		return Image{}, err
 	}
-	debian, err := b.debian(ctx)
+	if o.Artifacts != "" {
+		return b.bakeOver(ctx, o, Image{Lower: []string{filepath.Join(debian, "root")}})
+	}
+	components, err := b.components(ctx)
 	if err != nil {
 		return Image{}, err
 	}
@@ -74,10 +81,15 @@ func Ensure(ctx context.Context, o Options) (Image, error) {
 		Lower:      []string{filepath.Join(server, "root"), filepath.Join(debian, "root")},
 		Containerd: filepath.Join(server, "containerd"),
 	}
+	return b.bakeOver(ctx, o, image)
+}
+
+// bakeOver bakes what the options name over an image.
+func (b *builder) bakeOver(ctx context.Context, o Options, image Image) (Image, error) {
 	if o.Agent == "" {
 		return image, nil
 	}
-	baked, err := b.bake(ctx, o.Agent, image.Lower)
+	baked, err := b.bake(ctx, o.Agent, o.Artifacts, image.Lower)
 	if err != nil {
 		return Image{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,8 +34,8 @@ func (b *builder) server(ctx context.Context, components, debian, archives strin
 }
 
 // bake makes bake-KEY/root: the thin layer that this very agent bakes over the
-// lower directories.
-func (b *builder) bake(ctx context.Context, agent string, lower []string) (string, error) {
+// lower directories, with artifacts where they are named.
+func (b *builder) bake(ctx context.Context, agent, artifacts string, lower []string) (string, error) {
 	agent, err := filepath.Abs(agent)
 	if err != nil {
 		return "", err
@@ -46,12 +47,37 @@ func (b *builder) bake(ctx context.Context, agent string, lower []string) (strin
 	if err != nil {
 		return "", err
 	}
-	k := key("1", sum, fmt.Sprint(lower))
-	return b.cache.product(ctx, "bake", k, func(ctx context.Context, dir string) error {
+	name, parts, args := "bake", []string{"1", sum, fmt.Sprint(lower)}, []string{"bake"}
+	if artifacts != "" {
+		programs, err := dirKey(artifacts)
+		if err != nil {
+			return "", err
+		}
+		// A name of its own, so that the cache keeps as many of both kinds.
+		name, parts, args = "light", append(parts, programs), append(args, "--artifacts", artifacts)
+	}
+	return b.cache.product(ctx, name, key(parts...), func(ctx context.Context, dir string) error {
 		return step(ctx, b.cache.log, "bake the agent into the server's root", func(ctx context.Context) error {
 			return b.overlay(ctx, "bake", filepath.Join(dir, "root"), lower, func(merged string) error {
-				return b.cache.runCommand("bake", exec.CommandContext(ctx, agent, "bake", "--root", merged))
+				return b.cache.runCommand(name, exec.CommandContext(ctx, agent, append(args, "--root", merged)...))
 			})
 		})
 	})
+}
+
+// dirKey hashes the files below a directory by their names and contents.
+func dirKey(dir string) (string, error) {
+	var parts []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		sum, err := fileKey(path)
+		parts = append(parts, path, sum)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading the artefacts: %w", err)
+	}
+	return key(parts...), nil
 }

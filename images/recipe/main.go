@@ -32,6 +32,7 @@ func run(ctx context.Context) error {
 	o := images.Options{Log: os.Stderr}
 	cache := flag.String("cache", os.Getenv("MUSTER_CACHE"), "directory of everything built (default: muster in the user's cache directory)")
 	flag.StringVar(&o.Agent, "agent", "", "the bootstrap binary to bake in; without it the root has no agent")
+	flag.StringVar(&o.Artifacts, "artifacts", "", "`directory` of programs to bake instead of Kubernetes, as bootstrap bake takes it")
 	flag.StringVar(&o.Source, "source", "", "root of the muster repository (default: found from the working directory)")
 	flag.Parse()
 	var err error

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -120,7 +121,13 @@ func Spawn(log string, argv ...string) (Process, error) {
 // Output runs a program and returns what it prints. The error holds the command
 // line and its talk.
 func Output(ctx context.Context, argv ...string) (string, error) {
+	return OutputOf(ctx, nil, argv...)
+}
+
+// OutputOf is Output of a program that reads stdin.
+func OutputOf(ctx context.Context, stdin io.Reader, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdin = stdin
 	return Capture(ctx, cmd, argv)
 }
 

@@ -1,0 +1,58 @@
+package faults
+
+import (
+	"crypto/rand"
+	_ "embed"
+	"fmt"
+	"strings"
+	"text/template"
+
+	"github.com/mustermetal/muster/images"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/userdata"
+)
+
+// Plan is what differs between the clusters of the scenarios.
+type Plan struct {
+	ID            string
+	Secret        cluster.Secret
+	Expect        int      // N
+	ControlPlanes int      // K
+	Names         []string // of all servers that the cluster file describes, in the order of their indexes
+}
+
+//go:embed cluster.yaml
+var clusterTemplate string
+
+var clusterFile = template.Must(template.New("cluster.yaml").Funcs(template.FuncMap{
+	"address": func(i int) string { return addressOf(i + 1).String() },
+}).Parse(clusterTemplate))
+
+// NewPlan is a plan of a new cluster.
+func NewPlan(expect, controlPlanes int, names ...string) (Plan, error) {
+	p := Plan{Expect: expect, ControlPlanes: controlPlanes, Names: names}
+	var err error
+	if p.ID, err = cluster.NewID(rand.Reader); err != nil {
+		return p, err
+	}
+	p.Secret, err = cluster.NewSecret(rand.Reader)
+	return p, err
+}
+
+// Render makes user-data as an operator of this fabric would, with the relaxations
+// that containers need. Each is a documented field.
+func (p Plan) Render() ([]byte, error) {
+	var b strings.Builder
+	err := clusterFile.Execute(&b, map[string]any{
+		"P": p, "Bits": subnet.Bits(), "Balancer": balancerIP, "Port": apiPort, "Version": images.KubernetesVersion,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing the cluster file: %w", err)
+	}
+	c, problems := cluster.Parse("cluster.yaml", []byte(b.String()))
+	if err := cluster.Err(problems); err != nil {
+		return nil, err
+	}
+	c.Secret = p.Secret
+	return userdata.Render(c, userdata.Options{})
+}

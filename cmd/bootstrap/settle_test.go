@@ -283,6 +283,25 @@ func TestSettleEvidence(t *testing.T) {
 	}
 }
 
+// TestSettleWaitsForACard: without anything that says who this is nothing is
+// written, and the card that comes up after boot settles it.
+func TestSettleWaitsForACard(t *testing.T) {
+	d := newDisk(t)
+	d.hardware = device.Hardware{UUID: "To be filled by O.E.M."}
+	_, _, err := d.settle()
+	if want := `no hardware identity: the DMI product UUID is "to be filled by o.e.m.", which is none, and there is no Ethernet link with a permanent MAC address; ` +
+		"set spec.identity.source: metadata"; err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	if d.has(layout.Elect + "/state.b") {
+		t.Error("a state was written")
+	}
+	d.hardware.MACs = []string{"68:05:ca:b8:f1:f8"}
+	if _, s := d.boot(t); s.Origin != election.Fresh || s.Text != "" {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestSettleWipedMember: a member that lost its vote stays out, and keeps the keys
 // that may be the last ones; a server without a cluster gets new ones.
 func TestSettleWipedMember(t *testing.T) {

@@ -199,6 +199,28 @@ func TestAnotherConfigurationIsInStatus(t *testing.T) {
 	})
 }
 
+// Once the cluster is sealed the numbers of the user-data mean nothing: a server
+// that boots with others stays what it is, and says that they are ignored.
+func TestChangedNumbersAfterSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		for _, name := range []string{"cp1", "cp2", "cp3"} {
+			w.boot(name)
+		}
+		w.formed(5*time.Minute, "cp1", "cp2", "cp3")
+		w.powerOff("cp2")
+		w.named("cp2").expect = 9
+		w.boot("cp2")
+		w.formed(5*time.Minute, "cp2")
+		st := w.status("cp2")
+		if want := "the user-data's expect, quorum or electors differ from those the cluster was formed with; it is sealed, so they are ignored"; !strings.Contains(st.Problem, want) ||
+			st.Waiting != "" || st.Role != member.ControlPlane {
+			t.Errorf("%s, waits for %q, problem %q; expected ready with %q", st.Role, st.Waiting, st.Problem, want)
+		}
+	})
+}
+
 // go3 brings three control planes to GO, with kubeadm init under way on the
 // leader, which it names.
 func (w *world) go3() (leader string) {

@@ -41,13 +41,23 @@ func Settle(found *State, cfg Config, hw Hardware, inst string) (State, Origin, 
 	return s, Kept, ""
 }
 
+// maxCards bounds the memory of network cards: more than any server has, few
+// enough for the state's size.
+const maxCards = 64
+
 // union keeps what this server's cards were: one that is late today was its own
 // all the same, and cards that are replaced one after the other leave it who it
-// is.
+// is. Those that are here now come first when it gets too many.
 func union(before, now []string) []string {
-	all := slices.Concat(before, now)
+	all := slices.Clone(now)
+	for _, mac := range before {
+		if !slices.Contains(all, mac) {
+			all = append(all, mac)
+		}
+	}
+	all = all[:min(len(all), maxCards)]
 	slices.Sort(all)
-	return slices.Compact(all)
+	return all
 }
 
 func clonedText(was, is Hardware) string {

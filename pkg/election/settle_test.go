@@ -1,6 +1,8 @@
 package election
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,5 +51,25 @@ func TestSettle(t *testing.T) {
 		if diff := cmp.Diff(c.state, state, addresses); diff != "" || origin != c.origin || !strings.Contains(text, c.text) || (text == "") != (c.text == "") {
 			t.Errorf("%s: %s, %q, %s", c.name, origin, text, diff)
 		}
+	}
+}
+
+// TestCardsAreBounded: whatever comes and goes, the state stays small and knows
+// the cards that are here.
+func TestCardsAreBounded(t *testing.T) {
+	cfg := testConfig(3, "")
+	s := State{Seq: 1, SpecID: testSpec, Config: cfg.Hash(), N: 3, Hardware: Hardware{HW: "h"}, Inst: "i"}
+	for boot := range 200 {
+		now := Hardware{HW: "h", MACs: []string{"02:00:00:00:00:01", fmt.Sprintf("02:00:00:00:01:%02x", boot)}}
+		next, origin, text := Settle(&s, cfg, now, "new")
+		if origin != Kept || text != "" || len(next.Hardware.MACs) > maxCards {
+			t.Fatalf("boot %d: %s, %q, %d cards", boot, origin, text, len(next.Hardware.MACs))
+		}
+		for _, mac := range now.MACs {
+			if !slices.Contains(next.Hardware.MACs, mac) {
+				t.Fatalf("boot %d: %s is not remembered", boot, mac)
+			}
+		}
+		s = next
 	}
 }

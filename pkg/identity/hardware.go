@@ -27,10 +27,18 @@ func ReadHardware(root fs.FS) (device.Hardware, error) {
 	if err != nil {
 		return h, fmt.Errorf("listing network links: %w", err)
 	}
+	var others []string
 	for _, link := range links {
-		if mac := permanentMAC(root, path.Join("sys/class/net", link.Name())); mac != "" {
+		switch mac, port := permanentMAC(root, path.Join("sys/class/net", link.Name())); {
+		case mac == "":
+		case port:
 			h.MACs = append(h.MACs, mac)
+		default:
+			others = append(others, mac)
 		}
+	}
+	if len(h.MACs) == 0 { // else they are the links of pods, which come and go
+		h.MACs = others
 	}
 	slices.Sort(h.MACs)
 	h.MACs = slices.Compact(h.MACs)
@@ -52,45 +60,45 @@ var bmcDrivers = []string{"cdc_eem", "cdc_ether", "cdc_ncm", "cdc_subset", "rndi
 // calicoMAC is on the host's end of every pod's link under Calico.
 const calicoMAC = "ee:ee:ee:ee:ee:ee"
 
-// permanentMAC returns the address that a link keeps over reboots, or "" for a
-// link that is no port of this machine.
+// permanentMAC returns the address that a link keeps over reboots and whether the
+// link is a port of this machine, or "".
 //
 // A bond member shows the bond's address as its own; its permanent one stands in
 // bonding_slave. A server that is a container or a network namespace has nothing
 // but a veth: that counts when somebody gave it its address on purpose, while the
 // random ones of container runtimes, ports of bridges, and tunnels do not.
-func permanentMAC(root fs.FS, link string) string {
+func permanentMAC(root fs.FS, link string) (mac string, port bool) {
 	const ethernet = "1" // ARPHRD_ETHER
 	if attribute(root, link, "type") != ethernet {
-		return ""
+		return "", false
 	}
 	// Bridges, bonds, VLANs, tunnels and macvlans say what they are; ports do not.
 	if strings.Contains(attribute(root, link, "uevent"), "DEVTYPE=") {
-		return ""
+		return "", false
 	}
 	if mac := attribute(root, link, "bonding_slave/perm_hwaddr"); mac != "" {
-		return mac
+		return mac, true
 	}
 	_, err := fs.Stat(root, path.Join(link, "device"))
-	port := err == nil
+	port = err == nil
 	if _, err := fs.Stat(root, path.Join(link, "brport")); err == nil && !port {
-		return ""
+		return "", false
 	}
 	for _, field := range strings.Fields(attribute(root, link, "device/uevent")) {
 		if driver, ok := strings.CutPrefix(field, "DRIVER="); ok && slices.Contains(bmcDrivers, driver) {
-			return ""
+			return "", false
 		}
 	}
 	// A virtual function of a network card is handed to pods and machines.
 	if _, err := fs.Stat(root, path.Join(link, "device/physfn")); err == nil {
-		return ""
+		return "", false
 	}
-	mac := attribute(root, link, "address")
+	mac = attribute(root, link, "address")
 	assigned := attribute(root, link, "addr_assign_type")
 	if mac == calicoMAC || (assigned != assignedPermanent && assigned != assignedSet) {
-		return ""
+		return "", false
 	}
-	return mac
+	return mac, port
 }
 
 // attribute returns a file of a link without the newline, "" where there is none

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -50,10 +51,21 @@ func TestReadHardware(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := device.Hardware{UUID: "4c4c4544-0050-3510-8052-b4c04f564433", MACs: []string{
-		"02:10:00:00:00:01", "40:a6:b7:74:9f:10", "40:a6:b7:74:9f:11", "40:a6:b7:74:9f:12", "40:a6:b7:74:9f:13", "40:a6:b7:74:9f:14",
+		"40:a6:b7:74:9f:10", "40:a6:b7:74:9f:11", "40:a6:b7:74:9f:12", "40:a6:b7:74:9f:13", "40:a6:b7:74:9f:14",
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	// A container has no port; what its host gave it on purpose is its card.
+	container := fstest.MapFS{}
+	for name, file := range root {
+		if strings.Contains(name, "/veth") || strings.Contains(name, "/host0/") || strings.Contains(name, "/cni0/") {
+			container[name] = file
+		}
+	}
+	if got, err := ReadHardware(container); err != nil || !slices.Equal(got.MACs, []string{"02:10:00:00:00:01"}) {
+		t.Errorf("a container: %v, %v", got.MACs, err)
 	}
 
 	if _, err := ReadHardware(fstest.MapFS{}); err == nil || !strings.Contains(err.Error(), "listing network links") {

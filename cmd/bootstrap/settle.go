@@ -85,7 +85,8 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 
 func (s *settler) path(name string) string { return filepath.Join(s.root, name) }
 
-// identify is the hardware as it votes.
+// identify is the hardware as it votes. A formed server stays who it is, whatever
+// source its cluster file names now: with another id it would be no member any more.
 func (s *settler) identify(found *election.State, d device.Device) (election.Hardware, error) {
 	facts, err := s.hardware()
 	if err != nil {
@@ -96,6 +97,13 @@ func (s *settler) identify(found *election.State, d device.Device) (election.Har
 		voted = found.Hardware.HW
 	}
 	hw, err := device.KeptHW(s.cluster.Spec.Identity.Source, facts, d.ID, voted)
+	if found != nil && found.IsSealed() {
+		for _, source := range []string{device.SourceAuto, device.SourceMetadata} {
+			if id, otherErr := device.KeptHW(source, facts, d.ID, voted); otherErr == nil && id == voted {
+				hw, err = id, nil
+			}
+		}
+	}
 	return election.Hardware{HW: hw, UUID: facts.UUID, MACs: facts.MACs}, err
 }
 

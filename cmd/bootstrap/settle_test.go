@@ -364,6 +364,31 @@ func TestSettleDisk(t *testing.T) {
 	}
 }
 
+// TestSettleSource: another source makes another server of one that is not formed
+// yet, which is how a fleet with one UUID gets on; a formed one stays who it is.
+func TestSettleSource(t *testing.T) {
+	for _, sealed := range []bool{false, true} {
+		for _, change := range [][2]string{{"auto", "mac"}, {"auto", "metadata"}, {"mac", "metadata"}, {"metadata", "auto"}} {
+			d := newDisk(t)
+			d.spec.Identity.Source = change[0]
+			s, first := d.boot(t)
+			if sealed {
+				state := s.current()
+				state.Sealed, state.Seq = election.Sealed{CAHash: "sha256:1"}, state.Seq+1
+				if err := s.Save(state); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.spec.Identity.Source = change[1]
+			_, now := d.boot(t)
+			if same := now.Inst == first.Inst && now.HW == first.HW; same != sealed || (now.Text == "") != sealed ||
+				!sealed && !strings.Contains(now.Text, "or spec.identity.source was changed; this server takes part as a new instance") {
+				t.Errorf("sealed %v, %v: same %v, %q", sealed, change, same, now.Text)
+			}
+		}
+	}
+}
+
 // TestSettleSealed: a formed server writes no vote any more and comes back from a
 // disk that takes none.
 func TestSettleSealed(t *testing.T) {

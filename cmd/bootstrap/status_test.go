@@ -86,8 +86,17 @@ func situations() map[string][]member.Status {
 	ready := serverStatus("cp-1.ams1.example.net", "fd00:99:14::9", member.ControlPlane, member.Ready, 49*time.Hour, later)
 	ready.Network.ElasticIPs = leader.Network.ElasticIPs[:1]
 	worker := serverStatus("w1", "10.99.14.15", member.Worker, member.Ready, 90*time.Minute, later)
+
+	full := member.Status{Member: member.Member{Phase: member.Identity}, Waiting: "this server's identity",
+		Problem: "settling this server's identity: /var/lib/muster/elect cannot hold votes, so this server does not vote: write /var/lib/muster/elect/probe: " +
+			"no space left on device; make room for 1024 KiB (df -h, df -i): it goes on by itself"}
+	clone := serverStatus("cp2", "10.99.14.11", "", member.RollCall, time.Second, forming)
+	clone.Waiting = cp1.Waiting
+	clone.Problem = "the state on this disk was made on hardware " + id("d") + ", this is " + id("b") + ": a cloned or moved disk, or spec.identity.source was changed; " +
+		"this server takes part as a new instance"
 	return map[string][]member.Status{
-		"forming": {cp1, early}, "joining": {leader, joiner, off}, "ready": {ready, worker}, "nobody": nil,
+		"identity": {clone, full},
+		"forming":  {cp1, early}, "joining": {leader, joiner, off}, "ready": {ready, worker}, "nobody": nil,
 	}
 }
 

@@ -72,9 +72,9 @@ func ClusterFile(c Cluster) ([]byte, error) {
 }
 
 // Render makes user-data of a cluster file with the real generator, the program
-// userdata. File and secret stay in the rig's directory; the secret is made at the
-// first call.
-func (r *Rig) Render(ctx context.Context, userdata string, file []byte) ([]byte, error) {
+// userdata; flags are more of its own. File and secret stay in the rig's
+// directory; the secret is made at the first call.
+func (r *Rig) Render(ctx context.Context, userdata string, file []byte, flags ...string) ([]byte, error) {
 	path, secret := filepath.Join(r.dir, "cluster.yaml"), filepath.Join(r.dir, "cluster.secret")
 	if err := machine.ReplaceFile(path, file, 0o644); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (r *Rig) Render(ctx context.Context, userdata string, file []byte) ([]byte,
 			return nil, err
 		}
 	}
-	out, err := machine.Output(ctx, userdata, "render", "-f", path, "--secret", secret)
+	out, err := machine.Output(ctx, append([]string{userdata, "render", "-f", path, "--secret", secret}, flags...)...)
 	if err != nil {
 		return nil, err
 	}

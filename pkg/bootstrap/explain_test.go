@@ -1,11 +1,15 @@
 package bootstrap
 
 import (
+	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/election"
@@ -99,6 +103,64 @@ func TestSurplusIsInStatus(t *testing.T) {
 			t.Errorf("the surplus server is gone, and still there is %q", got)
 		}
 	})
+}
+
+// A cluster forms without a server that never boots, and status tells of it until
+// it comes.
+func TestMissingIsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 2)
+		defer w.shutdown()
+		w.cluster.Spec.Discovery = []cluster.Discovery{{Static: []netip.Addr{w.named("cp1").address, w.named("w2").address}}}
+		here := []string{"cp1", "cp2", "cp3", "w1"}
+		for _, name := range here {
+			w.boot(name)
+		}
+		w.formed(time.Hour, here...)
+		for _, name := range here {
+			list := w.named(name).server.Servers(t.Context())
+			want := "1 of 5 expected servers never answered, or were removed; the cluster was formed without them, they join when they are powered on; " +
+				"of the addresses in spec.discovery nobody is at " + w.named("w2").address.String()
+			if last := list[len(list)-1]; len(list) != 5 || last.Name != "" || last.Problem != want {
+				t.Errorf("status on %s lists %d servers, the last %+v", name, len(list), last)
+			}
+		}
+		w.boot("w2")
+		w.formed(time.Hour, "w2")
+		for _, s := range w.named("cp2").server.Servers(t.Context()) {
+			if s.Name == "" {
+				t.Errorf("all are here, and there is still %q", s.Problem)
+			}
+		}
+	})
+}
+
+// The journal has one line for each decision, and one when enough votes are here.
+func TestDecreeIsInTheJournal(t *testing.T) {
+	var out strings.Builder
+	a := New(Machine{Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})), Now: time.Now})
+	cp1 := election.Leader{Name: "cp1"}
+	for _, d := range []election.Decree{
+		{Phase: election.PhaseForming, Votes: 1}, {Phase: election.PhaseForming, Votes: 3}, {Phase: election.PhaseForming, Votes: 4},
+		{Phase: election.PhaseLeader, Votes: 4, Leader: cp1}, {Phase: election.PhaseGo, Votes: 4, Leader: cp1}, {Phase: election.PhaseGo, Votes: 3, Leader: cp1},
+	} {
+		d.Quorum, d.Expect = 4, 5
+		a.logDecree(d)
+	}
+	want := `level=INFO msg=decree phase=forming epoch=0 leader="" votes=1 quorum=4 expect=5
+level=INFO msg=decree phase=forming epoch=0 leader="" votes=4 quorum=4 expect=5
+level=INFO msg=decree phase=leader epoch=0 leader=cp1 votes=4 quorum=4 expect=5
+level=INFO msg=decree phase=go epoch=0 leader=cp1 votes=4 quorum=4 expect=5
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // What is odd about a server's beginning is in its status, beside what it waits

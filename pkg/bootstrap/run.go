@@ -88,6 +88,8 @@ type Agent struct {
 	fabric Fabric
 	fence  *fence
 
+	reached milestone // as the journal was last told; of the fence alone
+
 	flagsMu sync.Mutex
 	flags   Flags // as gossip was last told
 

@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 )
 
@@ -72,7 +76,40 @@ func (s *Server) Servers(ctx context.Context) []member.Status {
 	slices.SortFunc(out, func(x, y member.Status) int {
 		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Inst, y.Inst))
 	})
+	if own.Decree.State == string(election.PhaseSealed) && len(rows) > 0 {
+		out = append(out, missing(a.Cluster.Spec, out)...)
+	}
 	return out
+}
+
+// missing is a line for the expected servers that nobody knows in a cluster that
+// was formed without them; before, the sentence of the wait for votes tells. Such a
+// server has no name yet. Its address is told where discovery lists it.
+func missing(spec cluster.Spec, known []member.Status) []member.Status {
+	hardware, at := map[string]bool{}, map[netip.Addr]bool{}
+	for _, s := range known {
+		if s.HW != "" {
+			hardware[s.HW] = true
+		}
+		at[s.Address] = true
+	}
+	n := spec.Servers.Expect - len(hardware)
+	if n <= 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%d of %d expected servers never answered, or were removed; the cluster was formed without them, they join when they are powered on", n, spec.Servers.Expect)
+	var silent []string
+	for _, d := range spec.Discovery {
+		for _, address := range d.Static {
+			if !at[address] {
+				silent, at[address] = append(silent, address.String()), true
+			}
+		}
+	}
+	if len(silent) > 0 {
+		text += "; of the addresses in spec.discovery nobody is at " + strings.Join(silent, ", ")
+	}
+	return []member.Status{{Problem: text}}
 }
 
 func unanswered(one answer, rows []member.Member) member.Status {

@@ -226,8 +226,31 @@ func (a *Agent) awaitDecree(ctx context.Context, good func(election.Decree) bool
 	}
 }
 
-// decreeChanged shows the decree in status and in the gossip flags.
+// milestone is what the journal is told of a decree.
+type milestone struct {
+	phase  election.Phase
+	epoch  uint64
+	leader string
+	quorum bool // enough votes are here
+}
+
+// logDecree writes a line when something is decided, and when enough votes are
+// here for the first time or no longer: what came when is read from the journal.
+func (a *Agent) logDecree(d election.Decree) {
+	now := milestone{phase: d.Phase, epoch: d.Epoch, leader: d.Leader.Name, quorum: d.Votes >= d.Quorum}
+	if d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
+		now.quorum = false // nothing is waiting for votes
+	}
+	if now == a.reached {
+		return
+	}
+	a.reached = now
+	a.Log.Info("decree", "phase", d.Phase, "epoch", d.Epoch, "leader", d.Leader.Name, "votes", d.Votes, "quorum", d.Quorum, "expect", d.Expect)
+}
+
+// decreeChanged shows the decree in status, in the journal and in the gossip flags.
 func (a *Agent) decreeChanged(d election.Decree) {
+	a.logDecree(d)
 	a.board.change(func(s *member.Status) {
 		s.Decree = member.Decree{
 			State: string(d.Phase), Epoch: d.Epoch, Leader: d.Leader.Inst, LeaderName: d.Leader.Name,

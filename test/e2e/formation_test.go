@@ -258,7 +258,7 @@ func (c *formation) execJSON(t *testing.T, s *rig.Server, into any, argv ...stri
 func (c *formation) explain(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), time.Minute)
 	defer cancel()
-	for _, s := range c.servers {
+	for _, s := range c.rig.Servers() {
 		if !s.Running() {
 			t.Logf("%s is off", s.Name)
 			continue

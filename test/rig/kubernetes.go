@@ -24,10 +24,24 @@ type Node struct {
 // errNoCluster says that no server has an admin.conf yet.
 var errNoCluster = errors.New("no server has an /etc/kubernetes/admin.conf yet")
 
+// AdminOf has AdminConf take a server's kubeconfig from now on: the disk of
+// another may hold one of a cluster that was given up.
+func (r *Rig) AdminOf(s *Server) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.admin = s.Name
+}
+
 // AdminConf is a copy on this machine of the kubeconfig of a server's disk; its
 // server is the cluster's endpoint.
 func (r *Rig) AdminConf() (string, error) {
+	r.mu.Lock()
+	admin := r.admin
+	r.mu.Unlock()
 	for _, s := range r.Servers() {
+		if admin != "" && s.Name != admin {
+			continue
+		}
 		path := filepath.Join(s.path("state"), "kubernetes", "admin.conf")
 		if _, err := os.Stat(path); err == nil {
 			return path, nil

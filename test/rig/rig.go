@@ -53,8 +53,9 @@ type Rig struct {
 	log      *slog.Logger
 	metadata metadata.Store
 
-	mu    sync.Mutex // over state
+	mu    sync.Mutex // over state and admin
 	state state
+	admin string // the server whose admin.conf is taken; empty: the first that has one
 }
 
 var validName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$`)

@@ -1,0 +1,423 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/rig"
+)
+
+// The server that holds GO loses its power for good before the cluster is sealed:
+// nobody takes over, an operator's order makes the others one cluster, and the old
+// server starts nothing when it is back, alone or among them.
+func TestSupersede(t *testing.T) {
+	for _, s := range []struct {
+		shape
+		when  string
+		reach func(*formation) *rig.Server
+		reset bool // at the end, as the old server asks for
+	}{
+		{shape{controlPlanes: 3, workers: 2}, "its API server is healthy", (*formation).awaitFirstAPIServer, true},
+		{shape{controlPlanes: 3}, "kubeadm init begins", (*formation).awaitInit, false},
+	} {
+		t.Run(s.String(), func(t *testing.T) {
+			c := form(t, s.shape)
+			c.bootAll()
+			old := s.reach(c)
+			c.must(old.PowerLoss(c.ctx))
+			t.Logf("power loss at %s when %s", old.Name, s.when)
+			h := &heldGO{formation: c, old: old, all: c.servers, workers: s.workers}
+			c.servers = slices.DeleteFunc(slices.Clone(c.servers), func(x *rig.Server) bool { return x.Name == old.Name })
+
+			parts := []struct {
+				name string
+				test func(*testing.T)
+			}{
+				{"nobody takes over", h.testNobodyTakesOver},
+				{"the order is weighed", h.testOrderIsWeighed},
+				{"the others form one cluster", h.testOthersForm},
+				{"the old server alone starts nothing", h.testOldAlone},
+				{"the old server among the others starts nothing", h.testOldAmongOthers},
+			}
+			if s.reset {
+				parts = append(parts, struct {
+					name string
+					test func(*testing.T)
+				}{"the old server joins after a reset", h.testOldJoins})
+			}
+			for _, part := range parts {
+				if !t.Run(part.name, part.test) {
+					return // each begins where the one before it ended
+				}
+			}
+		})
+	}
+}
+
+// heldGO is a formation whose first control plane was lost between GO and sealed.
+// Its servers are the others.
+type heldGO struct {
+	*formation
+	old     *rig.Server
+	hw      string        // of old
+	all     []*rig.Server // old too
+	workers int
+	next    *rig.Server // leads the next epoch
+}
+
+func (c *formation) awaitInit() *rig.Server {
+	return c.awaitPhase(string(member.Initialising), string(member.ControlPlane), 3*time.Minute)
+}
+
+// awaitFirstAPIServer waits until the first control plane draws traffic: nearer
+// to sealed it hardly gets.
+func (c *formation) awaitFirstAPIServer() *rig.Server {
+	c.t.Helper()
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	var found *rig.Server
+	c.eventually(4*time.Minute, "a route to the Elastic IP", func() error {
+		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(c.servers, func(s *rig.Server) bool { return slices.Contains(hops, s.Addr) })
+		if i < 0 {
+			return fmt.Errorf("next hops are %v", hops)
+		}
+		found = c.servers[i]
+		return nil
+	})
+	return found
+}
+
+// testNobodyTakesOver: each of the others says who is gone and what an operator
+// may do. They are told to start anew, so that whoever would ever propose itself
+// does it now, and then watched for longer than any of them waits for a turn.
+func (h *heldGO) testNobodyTakesOver(t *testing.T) {
+	h.t = t
+	h.awaitOrderNamed()
+	for _, s := range h.servers {
+		_, err := s.Exec(h.ctx, "systemctl", "restart", "muster.service")
+		h.must(err)
+	}
+	h.awaitOrderNamed()
+	// A server proposes itself 5 s after the one before it in the order of the
+	// hardware ids, and doubles its pause after a nack up to 10 s (docs/fence.md).
+	quiet := time.Duration(len(h.servers))*5*time.Second + 10*time.Second
+	h.eventually(quiet+30*time.Second, fmt.Sprintf("every server to wait for %s by its own clock", quiet), func() error {
+		for _, s := range h.servers {
+			st := h.status(s)
+			if st.Decree.State != "go" || st.Decree.Epoch != 0 || st.Decree.LeaderName != h.old.Name {
+				t.Fatalf("%s knows the decree %+v, expected go of epoch 0 by %s", s.Name, st.Decree, h.old.Name)
+			}
+			if took := st.Time.Sub(st.Since); took < quiet {
+				return fmt.Errorf("%s is in phase %s for %s", s.Name, st.Phase, took.Round(time.Second))
+			}
+		}
+		return nil
+	})
+	for _, s := range h.servers {
+		h.startsNothing(s, layout.UnitKubelet, layout.UnitKubeadmInit, layout.UnitKubeadmJoin) // the speaker may run, with nothing to say
+		t.Logf("%s waits: %s", s.Name, h.status(s).Waiting)
+	}
+	h.initsRanOn()
+}
+
+// awaitOrderNamed waits until each of the others names the command.
+func (h *heldGO) awaitOrderNamed() {
+	h.t.Helper()
+	command := regexp.MustCompile(`if it is gone for good, power it off and run on one of (\S+(?:, \S+)*): bootstrap supersede --epoch 0 --confirm-dead ([0-9a-f]{32})$`)
+	var able []string
+	for _, s := range h.servers[:len(h.servers)-h.workers] {
+		able = append(able, s.Name)
+	}
+	for _, s := range h.servers {
+		h.eventually(time.Minute, s.Name+" to say what happened and what an operator may do", func() error {
+			list, err := readStatus(h.ctx, s)
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(list, func(one member.Status) bool { return one.Name == s.Name })
+			if i < 0 {
+				return fmt.Errorf("status does not list it: %+v", list)
+			}
+			said := list[i].Waiting
+			found := command.FindStringSubmatch(said)
+			if found == nil || !strings.HasPrefix(said, h.old.Name+" was decided to build the first control plane and does not answer") {
+				return fmt.Errorf("it is in phase %s and waits for %q, problem %q", list[i].Phase, said, list[i].Problem)
+			}
+			if named := strings.Split(found[1], ", "); !slices.Equal(named, able) {
+				return fmt.Errorf("it names %q as those who may lead, expected %q", named, able)
+			}
+			if h.hw = found[2]; list[i].Problem != "" {
+				return fmt.Errorf("its problem is %q", list[i].Problem)
+			}
+			return nil
+		})
+	}
+}
+
+// testOrderIsWeighed: what is wrong is refused, and without --yes nothing happens.
+func (h *heldGO) testOrderIsWeighed(t *testing.T) {
+	h.t = t
+	h.next = h.servers[0]
+	before := h.votes()
+	otherHW := h.status(h.next).HW
+	for _, wrong := range []struct {
+		on        *rig.Server
+		epoch, hw string
+		want      string
+	}{
+		{h.servers[len(h.servers)-1], "0", h.hw, "may not become a control plane"},
+		{h.next, "0", otherHW, "does not hold GO of epoch 0: " + h.old.Name},
+		{h.next, "1", h.hw, "epoch 1 is not the one that holds"},
+	} {
+		if wrong.want == "may not become a control plane" && h.workers == 0 {
+			continue
+		}
+		for _, yes := range [][]string{nil, {"--yes"}} {
+			argv := append([]string{"bootstrap", "supersede", "--epoch", wrong.epoch, "--confirm-dead", wrong.hw}, yes...)
+			_, err := wrong.on.Exec(h.ctx, argv...)
+			if code := exitCode(err); code != 77 || !strings.Contains(fmt.Sprint(err), wrong.want) {
+				t.Errorf("%s: %q: exit %d, %v; expected 77 and %q", wrong.on.Name, argv, code, err, wrong.want)
+			}
+		}
+	}
+	said, err := h.next.Exec(h.ctx, "bootstrap", "supersede", "--epoch", "0", "--confirm-dead", h.hw)
+	h.must(err)
+	t.Logf("dry run on %s:\n%s", h.next.Name, said)
+	for _, want := range []string{h.old.Name + " (" + h.old.Addr.String(), "loses GO of epoch 0; this server leads epoch 1", "becomes void", "DANGER: if " + h.old.Name + " still runs", "Nothing was done: add --yes"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the dry run lacks %q", want)
+		}
+	}
+	if after := h.votes(); !slices.Equal(after, before) {
+		t.Errorf("what the servers voted changed: %q, before %q", after, before)
+	}
+	h.awaitOrderNamed()
+}
+
+// votes are the sums of what the servers wrote down for the election.
+func (h *heldGO) votes() []string {
+	h.t.Helper()
+	var sums []string
+	for _, s := range h.servers {
+		out, err := s.Exec(h.ctx, "sh", "-c", "sha256sum "+layout.Elect+"/state.*")
+		h.must(err)
+		sums = append(sums, s.Name+": "+out)
+	}
+	return sums
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+func (h *heldGO) testOthersForm(t *testing.T) {
+	h.t = t
+	began := time.Now()
+	said, err := h.next.Exec(h.ctx, "bootstrap", "supersede", "--epoch", "0", "--confirm-dead", h.hw, "--yes")
+	h.must(err)
+	if strings.Contains(said, "Nothing was done") {
+		t.Errorf("supersede --yes says:\n%s", said)
+	}
+	h.eventually(30*time.Second, h.next.Name+" to hold GO of epoch 1", func() error {
+		list, err := readStatus(h.ctx, h.next) // its agent starts again
+		if err != nil {
+			return err
+		}
+		for _, one := range list {
+			if d := one.Decree; one.Name == h.next.Name && d.Epoch == 1 && d.LeaderName == h.next.Name && (d.State == "go" || d.State == "sealed") {
+				return nil
+			}
+		}
+		return fmt.Errorf("status there says %+v", list)
+	})
+	t.Logf("ordered -> GO of epoch 1 seen after %s", time.Since(began).Round(10*time.Millisecond))
+	h.awaitReady(6 * time.Minute)
+	h.testCluster(t, h.next)
+	h.initsRanOn(h.next)
+}
+
+// testCluster looks at the cluster of servers, which one of them began.
+func (h *heldGO) testCluster(t *testing.T, first *rig.Server) {
+	t.Helper()
+	h.rig.AdminOf(first)
+	planes := len(h.servers) - h.workers
+	testNodes(t, h.formation)
+	testEtcd(t, h.formation, planes)
+	testNextHops(t, h.formation, planes)
+	for _, s := range h.servers {
+		st := h.status(s)
+		if st.Phase != member.Ready || st.Problem != "" || st.Decree.State != "sealed" || st.Decree.Epoch != 1 || st.Decree.LeaderName != first.Name {
+			t.Errorf("status of %s: phase %s, problem %q, waits for %q, decree %+v", s.Name, st.Phase, st.Problem, st.Waiting, st.Decree)
+		}
+	}
+}
+
+// initsRanOn demands that of the others exactly these ran kubeadm init.
+func (h *heldGO) initsRanOn(want ...*rig.Server) {
+	h.t.Helper()
+	for _, s := range h.servers {
+		journal, err := s.Journal(h.ctx, layout.UnitKubeadmInit)
+		h.must(err)
+		ran := strings.Contains(journal, "Using Kubernetes version")
+		if should := slices.ContainsFunc(want, func(x *rig.Server) bool { return x.Name == s.Name }); ran != should {
+			h.t.Errorf("%s ran kubeadm init: %v, expected %v:\n%s", s.Name, ran, should, journal)
+		}
+	}
+}
+
+// startsNothing: none of the units is active, nothing listens where a node would,
+// and the Elastic IP is neither here nor announced.
+func (h *heldGO) startsNothing(s *rig.Server, units ...string) {
+	h.t.Helper()
+	for _, unit := range units {
+		out, _ := s.Exec(h.ctx, "systemctl", "is-active", unit) // not active is exit 3
+		if state := strings.TrimSpace(out); state != "inactive" && state != "failed" {
+			h.t.Errorf("%s: %s is %q", s.Name, unit, state)
+		}
+	}
+	listening, err := s.Exec(h.ctx, "ss", "-Hltn", "sport = :6443 or sport = :2379 or sport = :10250")
+	h.must(err)
+	if listening != "" {
+		h.t.Errorf("%s listens: %s", s.Name, listening)
+	}
+	addresses, err := s.Exec(h.ctx, "ip", "-o", "addr", "show")
+	h.must(err)
+	if strings.Contains(addresses, rig.ElasticIP.String()) {
+		h.t.Errorf("%s has the Elastic IP:\n%s", s.Name, addresses)
+	}
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	for router := range rig.Routers {
+		hops, err := h.rig.ToR().RouterNextHops(h.ctx, router, eip)
+		h.must(err)
+		if slices.Contains(hops, s.Addr) {
+			h.t.Errorf("%s announces the Elastic IP to %s", s.Name, rig.Routers[router])
+		}
+	}
+}
+
+// testOldAlone switches the old server on with its cable out: neither metadata
+// nor anybody else can be reached, and what its disk says is that it holds GO.
+func (h *heldGO) testOldAlone(t *testing.T) {
+	h.t = t
+	h.must(h.old.Unplug(h.ctx))
+	h.must(h.old.Boot(h.ctx))
+	var st member.Status
+	h.eventually(2*time.Minute, "the old server to say why it stays down", func() error {
+		list, err := readStatus(h.ctx, h.old)
+		if err != nil {
+			return err
+		}
+		if st = list[0]; !strings.HasPrefix(st.Waiting, "this server was to build the first control plane before it rebooted; it goes on when ") {
+			return fmt.Errorf("it says %+v", list)
+		}
+		return nil
+	})
+	t.Logf("alone %s is in phase %s, waits: %s, problem: %s", h.old.Name, st.Phase, st.Waiting, st.Problem)
+	// Everything that the boot would start had its turn, and was held back.
+	for _, unit := range []string{layout.UnitKubelet, layout.UnitAnnounce} {
+		h.heldBack(unit)
+	}
+	h.byHand()
+	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
+}
+
+// heldBack starts a unit by hand, which its condition skips.
+func (h *heldGO) heldBack(unit string) {
+	h.t.Helper()
+	if out, err := h.old.Exec(h.ctx, "systemctl", "start", unit); err != nil && !strings.Contains(err.Error(), "Assertion") {
+		h.t.Logf("systemctl start %s: %v: %s", unit, err, out)
+	}
+	out, err := h.old.Exec(h.ctx, "systemctl", "show", "--property=Result,ActiveState", unit)
+	h.must(err)
+	if !strings.Contains(out, "Result=exec-condition") || !strings.Contains(out, "ActiveState=inactive") {
+		h.t.Errorf("%s on %s: %q, expected to be skipped by its condition", unit, h.old.Name, out)
+	}
+}
+
+// byHand starts kubeadm init as a person might.
+func (h *heldGO) byHand() {
+	h.t.Helper()
+	if _, err := h.old.Exec(h.ctx, "systemctl", "start", layout.UnitKubeadmInit); err == nil {
+		h.t.Errorf("systemctl start %s succeeded on %s", layout.UnitKubeadmInit, h.old.Name)
+	}
+	out, err := h.old.Exec(h.ctx, "systemctl", "show", "--property=ExecMainStatus,Result", layout.UnitKubeadmInit)
+	h.must(err)
+	h.t.Logf("kubeadm init by hand on %s: %s", h.old.Name, strings.ReplaceAll(strings.TrimSpace(out), "\n", " "))
+	if _, err := h.old.Exec(h.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit); err != nil {
+		h.t.Error(err)
+	}
+}
+
+// testOldAmongOthers puts the cable in.
+func (h *heldGO) testOldAmongOthers(t *testing.T) {
+	h.t = t
+	h.must(h.old.Plug(h.ctx))
+	h.awaitStopped()
+	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
+	h.byHand()
+	// And once more from power-on, now that it knows.
+	h.must(h.old.PowerLoss(h.ctx))
+	h.must(h.old.Boot(h.ctx))
+	h.awaitStopped()
+	for _, unit := range []string{layout.UnitKubelet, layout.UnitAnnounce} {
+		h.heldBack(unit)
+	}
+	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
+	h.testCluster(t, h.next)
+	h.initsRanOn(h.next)
+}
+
+// awaitStopped waits until the old server says who superseded it, itself and on
+// the status of another.
+func (h *heldGO) awaitStopped() {
+	h.t.Helper()
+	for _, s := range []*rig.Server{h.old, h.servers[len(h.servers)-1]} {
+		h.eventually(time.Minute, "the old server to say that it was superseded, on "+s.Name, func() error {
+			list, err := readStatus(h.ctx, s)
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(list, func(one member.Status) bool { return one.Name == h.old.Name })
+			if i < 0 || list[i].Phase != member.Stopped ||
+				!strings.Contains(list[i].Problem, "superseded by an operator's order: "+h.next.Name+" leads epoch 1") {
+				return fmt.Errorf("it says %+v", list)
+			}
+			return nil
+		})
+	}
+	h.t.Logf("%s is stopped: %s", h.old.Name, h.status(h.old).Problem)
+}
+
+// testOldJoins does what the old server says and expects it in the cluster.
+func (h *heldGO) testOldJoins(t *testing.T) {
+	h.t = t
+	found := regexp.MustCompile(`or run: (kubeadm reset -f; rm -rf [^;]*); reboot`).FindStringSubmatch(h.status(h.old).Problem)
+	if found == nil {
+		t.Fatalf("%s does not say how to give it to the cluster: %s", h.old.Name, h.status(h.old).Problem)
+	}
+	out, err := h.old.Exec(h.ctx, "sh", "-c", found[1])
+	t.Logf("%s\n%s", found[1], out)
+	h.must(err)
+	h.must(h.old.Reboot(h.ctx))
+	h.servers = h.all
+	h.awaitReady(4 * time.Minute)
+	h.testCluster(t, h.next)
+	h.servers = slices.DeleteFunc(slices.Clone(h.all), func(x *rig.Server) bool { return x.Name == h.old.Name })
+	h.initsRanOn(h.next)
+}

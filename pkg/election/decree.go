@@ -210,7 +210,7 @@ func (c Core) explainGo(d Decree) string {
 		return "this server builds the first control plane"
 	case !c.roll.shows(d.Leader.Inst):
 		return fmt.Sprintf("%s was decided to build the first control plane and does not answer; no other server takes over by itself, "+
-			"because it may still be running: power it on again; if it is gone for good, power it off and run on one of %s: "+
+			"because it may still be running: power it on again; if it is gone for good, power it off and run on a server that may become a control plane (%s): "+
 			"bootstrap supersede --epoch %d --confirm-dead %s", d.Leader.Name, c.successors(), d.Epoch, d.Leader.HW)
 	}
 	return fmt.Sprintf("%s builds the first control plane; there, journalctl -u kubeadm-init shows how far", d.Leader.Name)

@@ -23,11 +23,14 @@ type formation struct {
 	ctx     context.Context
 	rig     *rig.Rig
 	servers []*rig.Server // cp1, cp2, …, w1, w2, …
+	decided bool          // the times of GO were told
 }
 
 // shape is what form makes.
 type shape struct {
 	controlPlanes, workers int
+	// discovery is how many servers spec.discovery lists; 0: as the rig does.
+	discovery int
 	// fetch has the servers fetch the agent by muster-fetch; else it is baked into
 	// their image.
 	fetch bool
@@ -48,6 +51,9 @@ func form(t *testing.T, s shape) *formation {
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
 	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes}
+	for i := range s.discovery {
+		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
+	}
 	agent := binary(t, "bootstrap")
 	if s.fetch {
 		image.Lower = image.Lower[1:] // the topmost layer is what bootstrap bake laid in
@@ -208,6 +214,13 @@ func (c *formation) awaitReady(limit time.Duration) {
 		})
 	}
 	c.t.Logf("all %d servers ready after %s", len(c.servers), time.Since(began).Round(100*time.Millisecond))
+	if c.decided {
+		return
+	}
+	if d, ok := c.decision(); ok {
+		c.decided = true
+		c.t.Logf("%s", d)
+	}
 }
 
 // awaitPhase returns the first server of a role that is in a phase.

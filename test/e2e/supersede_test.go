@@ -135,7 +135,7 @@ func (h *heldGO) testNobodyTakesOver(t *testing.T) {
 // awaitOrderNamed waits until each of the others names the command.
 func (h *heldGO) awaitOrderNamed() {
 	h.t.Helper()
-	command := regexp.MustCompile(`if it is gone for good, power it off and run on one of (\S+(?:, \S+)*): bootstrap supersede --epoch 0 --confirm-dead ([0-9a-f]{32})$`)
+	command := regexp.MustCompile(`if it is gone for good, power it off and run on a server that may become a control plane \(([^)]*)\): bootstrap supersede --epoch 0 --confirm-dead ([0-9a-f]{32})$`)
 	var able []string
 	for _, s := range h.servers[:len(h.servers)-h.workers] {
 		able = append(able, s.Name)

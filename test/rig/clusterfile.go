@@ -57,8 +57,7 @@ func ClusterFile(c Cluster) ([]byte, error) {
 		c.ID = hex.EncodeToString(id)
 	}
 	for i := 1; len(c.Discovery) < min(3, c.Servers); i++ {
-		_, server := link(i)
-		c.Discovery = append(c.Discovery, server)
+		c.Discovery = append(c.Discovery, ServerAddr(i))
 	}
 	var b strings.Builder
 	err := clusterFile.Execute(&b, map[string]any{

@@ -44,6 +44,12 @@ func link(index int) (gateway, server netip.Addr) {
 	return netip.AddrFrom4([4]byte{10, 66, byte(n >> 8), byte(n)}), netip.AddrFrom4([4]byte{10, 66, byte(n >> 8), byte(n + 1)})
 }
 
+// ServerAddr is the private address of the server at a place of the fabric.
+func ServerAddr(index int) netip.Addr {
+	_, server := link(index)
+	return server
+}
+
 // podRange is what the CNI of server index hands out.
 func podRange(index int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(index), 0}), 24)

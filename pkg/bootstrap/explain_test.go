@@ -332,6 +332,9 @@ func TestReturnedHolderWaitsForConfirmation(t *testing.T) {
 			w.boot(leader)
 			pass(time.Minute)
 			w.says(leader, member.Initialising, "it goes on when 2 of 3 servers confirm that, 1 did so far")
+			if st := holder.agent.board.read(); st.Problem != "" {
+				t.Errorf("done %t: it starts nothing, and has the problem %q", done, st.Problem)
+			}
 			if inits, _ := w.ledger(); holder.resumed > 0 || len(inits) > 0 {
 				t.Errorf("done %t: resumed %d times, inits %v", done, holder.resumed, inits)
 			}

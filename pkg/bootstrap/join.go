@@ -21,8 +21,9 @@ const (
 	kubeadmJoinTimeout = 30 * time.Minute // above every timeout in kubeadm's configuration
 )
 
-// lead is step 7: the GO holder builds the first control plane.
-func (a *Agent) lead(ctx context.Context, d election.Decree) error {
+// lead is step 7: the GO holder builds the first control plane. The Elastic IPs
+// and the speaker have to wait until GO stands, as all else here.
+func (a *Agent) lead(ctx context.Context, work *errgroup.Group, d election.Decree) error {
 	sealed := a.fence.read().Phase == election.PhaseSealed
 	if !sealed {
 		a.board.enter(member.Initialising)
@@ -30,6 +31,7 @@ func (a *Agent) lead(ctx context.Context, d election.Decree) error {
 			return err
 		}
 	}
+	work.Go(func() error { return a.holdElasticIPs(ctx) })
 	var err error
 	if a.Kubernetes.Initialised() {
 		err = a.resume(ctx)

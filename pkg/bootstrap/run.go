@@ -187,13 +187,11 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err != nil {
 		return err
 	}
-	if role == member.ControlPlane {
-		work.Go(func() error { return a.holdElasticIPs(ctx) })
-	}
 	switch {
 	case decree.Mine:
-		err = a.lead(ctx, decree)
+		err = a.lead(ctx, work, decree)
 	case role == member.ControlPlane:
+		work.Go(func() error { return a.holdElasticIPs(ctx) })
 		err = a.joinControlPlane(ctx, work, decree)
 	default:
 		err = a.joinWorker(ctx, decree)

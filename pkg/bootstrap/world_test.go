@@ -557,7 +557,13 @@ func (s *testServer) RemoveAddress(context.Context, netip.Prefix) error { return
 
 type fakeSpeaker struct{ s *testServer }
 
-func (f fakeSpeaker) Start(context.Context, plan.Announcement) error     { return nil }
+// Start asks the unit's check, as systemd does.
+func (f fakeSpeaker) Start(context.Context, plan.Announcement) error {
+	f.s.world.mu.Lock()
+	defer f.s.world.mu.Unlock()
+	return CheckStart(Traces{State: &f.s.state, Stands: f.s.stands, StandsEpoch: f.s.standsEpoch})
+}
+
 func (f fakeSpeaker) Stop(context.Context) error                         { return nil }
 func (f fakeSpeaker) Withhold(context.Context, netip.Prefix, bool) error { return nil }
 func (f fakeSpeaker) Peers(context.Context) ([]member.PeerStatus, error) { return nil, nil }

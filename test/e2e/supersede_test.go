@@ -329,39 +329,56 @@ func (h *heldGO) testOldAlone(t *testing.T) {
 		return nil
 	})
 	t.Logf("alone %s is in phase %s, waits: %s, problem: %s", h.old.Name, st.Phase, st.Waiting, st.Problem)
-	// Everything that the boot would start had its turn, and was held back.
-	for _, unit := range []string{layout.UnitKubelet, layout.UnitAnnounce} {
-		h.heldBack(unit)
+	if st.Problem != "" {
+		t.Errorf("its problem is %q", st.Problem)
 	}
-	h.byHand()
-	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
+	const unconfirmed = "was not confirmed by enough servers since this boot"
+	h.staysDown("this server holds GO of epoch 0, which is not sealed and "+unconfirmed, "GO of epoch 0 "+unconfirmed)
 }
 
-// heldBack starts a unit by hand, which its condition skips.
-func (h *heldGO) heldBack(unit string) {
+// heldBack starts a unit by hand, which its condition skips with a sentence.
+func (h *heldGO) heldBack(unit, sentence string) {
 	h.t.Helper()
-	if out, err := h.old.Exec(h.ctx, "systemctl", "start", unit); err != nil && !strings.Contains(err.Error(), "Assertion") {
-		h.t.Logf("systemctl start %s: %v: %s", unit, err, out)
-	}
-	out, err := h.old.Exec(h.ctx, "systemctl", "show", "--property=Result,ActiveState", unit)
+	const skipped = "Skipped due to 'exec-condition'"
+	journal, err := h.old.Journal(h.ctx, unit)
 	h.must(err)
-	if !strings.Contains(out, "Result=exec-condition") || !strings.Contains(out, "ActiveState=inactive") {
-		h.t.Errorf("%s on %s: %q, expected to be skipped by its condition", unit, h.old.Name, out)
-	}
+	before := strings.Count(journal, skipped)
+	_, err = h.old.Exec(h.ctx, "systemctl", "start", unit) // no error: a skipped unit has not failed
+	h.must(err)
+	h.eventually(10*time.Second, "the journal of "+unit+" to say that it was skipped", func() error {
+		if journal, err = h.old.Journal(h.ctx, unit); err != nil {
+			return err
+		}
+		if strings.Count(journal, skipped) <= before || !strings.Contains(journal[strings.LastIndex(journal, "Starting "+unit):], sentence) {
+			return fmt.Errorf("expected another %q and %q in:\n%s", skipped, sentence, journal)
+		}
+		return nil
+	})
 }
 
-// byHand starts kubeadm init as a person might.
-func (h *heldGO) byHand() {
+// refused starts kubeadm init by hand, which fails with a sentence.
+func (h *heldGO) refused(sentence string) {
 	h.t.Helper()
 	if _, err := h.old.Exec(h.ctx, "systemctl", "start", layout.UnitKubeadmInit); err == nil {
 		h.t.Errorf("systemctl start %s succeeded on %s", layout.UnitKubeadmInit, h.old.Name)
 	}
-	out, err := h.old.Exec(h.ctx, "systemctl", "show", "--property=ExecMainStatus,Result", layout.UnitKubeadmInit)
+	journal, err := h.old.Journal(h.ctx, layout.UnitKubeadmInit)
 	h.must(err)
-	h.t.Logf("kubeadm init by hand on %s: %s", h.old.Name, strings.ReplaceAll(strings.TrimSpace(out), "\n", " "))
-	if _, err := h.old.Exec(h.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit); err != nil {
-		h.t.Error(err)
+	last := journal[max(0, strings.LastIndex(journal, "Starting "+layout.UnitKubeadmInit)):]
+	if !strings.Contains(last, "status=78") || !strings.Contains(last, sentence) {
+		h.t.Errorf("the journal of %s on %s lacks status=78 or %q:\n%s", layout.UnitKubeadmInit, h.old.Name, sentence, last)
 	}
+	_, err = h.old.Exec(h.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit)
+	h.must(err)
+}
+
+// staysDown tries everything by hand and looks at what came of it.
+func (h *heldGO) staysDown(unit, init string) {
+	h.t.Helper()
+	h.heldBack(layout.UnitKubelet, unit)
+	h.heldBack(layout.UnitAnnounce, unit)
+	h.refused(init)
+	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
 }
 
 // testOldAmongOthers puts the cable in.
@@ -369,16 +386,13 @@ func (h *heldGO) testOldAmongOthers(t *testing.T) {
 	h.t = t
 	h.must(h.old.Plug(h.ctx))
 	h.awaitStopped()
-	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
-	h.byHand()
+	const other, formed = "what runs here belongs to another cluster", "a second kubeadm init would make a second cluster"
+	h.staysDown(other, formed)
 	// And once more from power-on, now that it knows.
 	h.must(h.old.PowerLoss(h.ctx))
 	h.must(h.old.Boot(h.ctx))
 	h.awaitStopped()
-	for _, unit := range []string{layout.UnitKubelet, layout.UnitAnnounce} {
-		h.heldBack(unit)
-	}
-	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
+	h.staysDown(other, formed)
 	h.testCluster(t, h.next)
 	h.initsRanOn(h.next)
 }

@@ -92,6 +92,13 @@ func TestJoiningControlPlanes(t *testing.T) {
 				t.Errorf("%s is a %s, expected %s", name, got, want[name])
 			}
 		}
+		// Those that joined are none of the expected ones, and do not know these.
+		for on, want := range map[string]string{"cp1": "1 of 4 expected servers never answered", "w1": "1 of 4 expected servers never answered", "cp4": "", "cp5": ""} {
+			list := w.named(on).server.Servers(t.Context())
+			if last := list[len(list)-1]; (want == "") != (last.Name != "") || !strings.HasPrefix(last.Problem, want) {
+				t.Errorf("the last line of status on %s is %+v", on, last)
+			}
+		}
 		if inits, joins := w.ledger(); len(inits) != 1 || len(joins) != 4 {
 			t.Errorf("kubeadm init ran on %v, join on %v", inits, joins)
 		}

@@ -76,19 +76,21 @@ func (s *Server) Servers(ctx context.Context) []member.Status {
 	slices.SortFunc(out, func(x, y member.Status) int {
 		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Inst, y.Inst))
 	})
-	if own.Decree.State == string(election.PhaseSealed) && len(rows) > 0 {
-		out = append(out, missing(a.Cluster.Spec, out)...)
+	if own.Decree.State == string(election.PhaseSealed) && len(rows) > 0 && !a.joining() {
+		out = append(out, missing(a.Cluster.Spec, out, a.fabric.Gossip.Peers())...)
 	}
 	return out
 }
 
 // missing is a line for the expected servers that nobody knows in a cluster that
 // was formed without them; before, the sentence of the wait for votes tells. Such a
-// server has no name yet. Its address is told where discovery lists it.
-func missing(spec cluster.Spec, known []member.Status) []member.Status {
+// server has no name yet. Its address is told where discovery lists it. Servers in
+// sight with joining user-data are none of the expected ones.
+func missing(spec cluster.Spec, known []member.Status, inSight []Peer) []member.Status {
 	hardware, at := map[string]bool{}, map[netip.Addr]bool{}
 	for _, s := range known {
-		if s.HW != "" {
+		joined := slices.ContainsFunc(inSight, func(p Peer) bool { return p.Inst == s.Inst && p.Joining })
+		if s.HW != "" && !joined {
 			hardware[s.HW] = true
 		}
 		at[s.Address] = true

@@ -16,12 +16,14 @@ import (
 // and carries out its effects in order. A vote is on disk before it is answered
 // because Persist comes before Send in the list and nothing is reordered.
 type fence struct {
-	log     *slog.Logger
-	core    election.Core
-	save    func(election.State) error
-	send    func(ctx context.Context, to string, m election.Message) ([]election.Received, error)
-	note    func(string)
-	changed func(d election.Decree)
+	log  *slog.Logger
+	core election.Core
+	save func(election.State) error
+	send func(ctx context.Context, to string, m election.Message) ([]election.Received, error)
+	note func(string)
+	// hindered hears why a state is not on disk yet, freed that it is.
+	hindered, freed func(error)
+	changed         func(d election.Decree)
 
 	events chan fenceEvent
 	timers map[election.TimerKind]*time.Timer
@@ -61,8 +63,7 @@ func newFence(log *slog.Logger, core election.Core) *fence {
 	}
 }
 
-// run owns the core until ctx ends. An error means that a vote could not be made
-// durable: the agent must start again from what is on disk.
+// run owns the core until ctx ends.
 func (f *fence) run(ctx context.Context) error {
 	defer func() {
 		for _, t := range f.timers {
@@ -74,8 +75,8 @@ func (f *fence) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-f.events:
-			if err := f.handle(ctx, e); err != nil {
-				return err
+			if f.handle(ctx, e) != nil {
+				return nil // ctx ended before a state was on disk
 			}
 		}
 	}
@@ -98,8 +99,8 @@ func (f *fence) handle(ctx context.Context, e fenceEvent) error {
 	for _, effect := range effects {
 		switch effect := effect.(type) {
 		case election.Persist:
-			if err := f.save(effect.State); err != nil {
-				return fmt.Errorf("the fence cannot write its state, so it does not vote: %w", err)
+			if err := f.persist(ctx, effect.State); err != nil {
+				return err
 			}
 		case election.Send:
 			if e.answers != nil && effect.To == from {
@@ -118,6 +119,27 @@ func (f *fence) handle(ctx context.Context, e fenceEvent) error {
 		e.answers <- answers
 	}
 	return nil
+}
+
+// persist returns when a state is on disk. Until then this server says nothing
+// more in the fence, whose goroutine waits here; it goes on by itself when there
+// is room again, and its status tells meanwhile. A state is written whole each
+// time, so trying again is no weaker than the first try.
+func (f *fence) persist(ctx context.Context, s election.State) error {
+	var last error
+	err := retry(ctx, func(context.Context) error {
+		if err := f.save(s); err != nil {
+			return fmt.Errorf("the fence cannot write its state, so it does not vote: %w", err)
+		}
+		return nil
+	}, func(err error) {
+		last = err
+		f.hindered(err)
+	})
+	if err == nil && last != nil {
+		f.freed(last)
+	}
+	return err
 }
 
 // deliver sends one message; its answers come back as events.

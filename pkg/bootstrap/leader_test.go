@@ -28,7 +28,9 @@ func TestLeaderDies(t *testing.T) {
 		// nobody where that takes an operator.
 		back, gone string
 	}{
-		{"before its value is chosen", "", func(w *world, s *testServer) bool { return len(s.state.Slots) > 0 && s.state.Phase() == election.PhaseForming }, "any", "any"},
+		{"before its value is chosen", "", func(w *world, s *testServer) bool {
+			return len(s.state.Slots) > 0 && s.state.Phase() == election.PhaseForming
+		}, "any", "any"},
 		{"LEADER chosen, no GO", "prepare", phase(election.PhaseLeader), "cp1", "cp2"},
 		{"GO chosen, init not begun", "", phase(election.PhaseGo), "cp1", ""},
 		{"init half done", "init", began, "cp1", ""},

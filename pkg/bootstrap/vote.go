@@ -24,6 +24,7 @@ func (a *Agent) startFence(ctx context.Context, work *errgroup.Group, s Settled)
 	f.save = a.fabric.State.Save
 	f.send = a.sendFence
 	f.note = func(text string) { a.Log.Info("fence", "note", text) }
+	f.hindered, f.freed = a.board.problem, a.board.solved
 	f.changed = a.decreeChanged
 	a.fence = f
 	work.Go(func() error { return f.run(ctx) })

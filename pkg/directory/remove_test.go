@@ -49,7 +49,7 @@ func reaches(ctx context.Context, from, to *host) bool {
 	if err != nil {
 		return false
 	}
-	defer cli.Close() //nolint:errcheck // only read from
+	defer cli.Close()        //nolint:errcheck // only read from
 	_, err = cli.Leader(ctx) // the client's side of TLS 1.3 learns only here that it was refused
 	return err == nil
 }

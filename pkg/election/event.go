@@ -74,8 +74,8 @@ func (Closed) event()    {}
 func (Evidence) event()  {}
 
 // Effect is something the driver must do. Effects are carried out in order; a
-// crash may come between any two. A Persist that fails ends this Core: nothing
-// after it may happen, and the server starts again from what is on disk.
+// crash may come between any two. Nothing after a Persist may happen before it has
+// succeeded: it is tried again, or the server starts again from what is on disk.
 type Effect interface{ effect() }
 
 // Persist writes the state and returns only when it survives power loss.

@@ -129,6 +129,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 	if err != nil {
 		return none, err
 	}
+	k := newKubernetes(c, units, journal)
 	id := &settler{cluster: c, boot: boot, root: "/", hardware: readHardware, forget: journal.Forget, log: log}
 	return bootstrap.Machine{
 		Cluster: c, Log: log, Now: time.Now,
@@ -137,8 +138,9 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Network:    ground{network.New(layout.NetworkState, log)},
 		Host:       newHost(c, units, log),
 		Journal:    journal,
-		Kubernetes: newKubernetes(c, units, journal),
-		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), plan: layout.DirectoryPlan, port: c.Spec.Ports.Directory, state: id.current},
+		Kubernetes: k,
+		Authority:  k,
+		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), data: layout.Directory, plan: layout.DirectoryPlan, port: c.Spec.Ports.Directory, state: id.current},
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock)},
 		Health:     health{},
 		Clock:      clock{},

@@ -30,9 +30,20 @@ type directoryRig struct {
 
 func newDirectoryRig(t *testing.T) *directoryRig {
 	t.Helper()
-	r := &directoryRig{dir: t.TempDir(), inst: strings.Repeat("1", 32)}
+	spec := strings.Repeat("4", 32)
+	ca, err := identity.NewAuthority(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newDirectoryRigOf(t, spec, ca, strings.Repeat("1", 32))
+}
+
+// newDirectoryRigOf is the server with an instance in the cluster of an agent CA.
+func newDirectoryRigOf(t *testing.T, spec string, ca *identity.Authority, inst string) *directoryRig {
+	t.Helper()
+	r := &directoryRig{dir: t.TempDir(), inst: inst}
 	hw, caHash := strings.Repeat("2", 32), "sha256:"+strings.Repeat("3", 64)
-	r.spec = strings.Repeat("4", 32)
+	r.spec = spec
 
 	c, problems := cluster.Parse("template", cluster.Template("demo", r.spec))
 	if err := cluster.Err(problems); err != nil {
@@ -45,10 +56,6 @@ func newDirectoryRig(t *testing.T) *directoryRig {
 	data, err := cluster.Marshal(c)
 	r.write(t, "cluster.yaml", data, err)
 
-	ca, err := identity.NewAuthority(r.spec)
-	if err != nil {
-		t.Fatal(err)
-	}
 	key, err := identity.NewKey()
 	r.write(t, "pki/"+leafKeyFile, key, err)
 	csr, err := identity.Request(key)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/announce"
+	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/directory"
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/election"
@@ -101,18 +102,24 @@ type directoryUnits interface {
 type directoryUnit struct {
 	units  directoryUnits
 	client *directory.Client
+	data   string // where its databases lie, layout.Directory on a server
 	plan   string // the path of its plan, layout.DirectoryPlan on a server
 	port   uint16
 	state  func() election.State
 }
 
-func (d directoryUnit) Start(ctx context.Context, epoch uint64, caHash string, address netip.Addr, peers []netip.Addr) error {
-	p := directory.Plan{Epoch: epoch, CAHash: caHash, Address: netip.AddrPortFrom(address, d.port)}
-	// The right to make a directory ends when the cluster is sealed; from then on
-	// a lost one joins the others.
+// Generation is the highest that this server began to run.
+func (d directoryUnit) Generation(epoch uint64) (uint64, error) {
+	return directory.Latest(d.data, epoch)
+}
+
+func (d directoryUnit) Start(ctx context.Context, r bootstrap.DirectoryRun) error {
+	p := directory.Plan{Epoch: r.Epoch, Generation: r.Generation, CAHash: r.CAHash, Address: netip.AddrPortFrom(r.Address, d.port)}
+	// GO gives the right to make a directory until the cluster is sealed; from then
+	// on a lost one joins the others, and the Lease gives the right to another one.
 	s := d.state()
-	p.Bootstrap = s.HoldsGo() && !s.IsSealed()
-	for _, peer := range peers {
+	p.Bootstrap = r.Make || r.Generation == 0 && s.HoldsGo() && !s.IsSealed()
+	for _, peer := range r.Peers {
 		p.Peers = append(p.Peers, netip.AddrPortFrom(peer, d.port))
 	}
 	slices.SortFunc(p.Peers, netip.AddrPort.Compare)
@@ -127,30 +134,29 @@ func (d directoryUnit) Start(ctx context.Context, epoch uint64, caHash string, a
 	if err := durable.WriteFile(d.plan, data, 0o600); err != nil {
 		return err
 	}
-	before, err := directory.ParsePlan(old)
-	if err == nil && (before.Epoch != p.Epoch || before.CAHash != p.CAHash) {
-		err = d.units.Restart(ctx, layout.UnitDirectory) // what runs is of a decree that was superseded
-	} else {
-		err = d.run(ctx, !bytes.Equal(old, data))
-	}
-	if err != nil {
+	if err := d.run(ctx, old, data, p); err != nil {
 		return err
 	}
 	_, err = d.client.Members(ctx)
 	return err
 }
 
-// run starts the unit. One that still waits for the peers of a former plan, who
-// may be gone for good, starts again with those of the new one.
-func (d directoryUnit) run(ctx context.Context, replanned bool) error {
-	waits, err := d.units.Activating(ctx, layout.UnitDirectory)
-	if err != nil {
-		return err
+// run starts the unit. One that runs another generation starts again; so does one
+// that still waits for the peers of a former plan, who may be gone for good.
+func (d directoryUnit) run(ctx context.Context, old, data []byte, p directory.Plan) error {
+	if len(old) == 0 || bytes.Equal(old, data) {
+		return d.units.Start(ctx, layout.UnitDirectory)
 	}
-	if waits && replanned {
-		return d.units.Restart(ctx, layout.UnitDirectory)
+	if was, err := directory.ParsePlan(old); err == nil && was.Names(p) {
+		waits, err := d.units.Activating(ctx, layout.UnitDirectory)
+		if err != nil {
+			return err
+		}
+		if !waits {
+			return d.units.Start(ctx, layout.UnitDirectory)
+		}
 	}
-	return d.units.Start(ctx, layout.UnitDirectory)
+	return d.units.Restart(ctx, layout.UnitDirectory)
 }
 
 func (d directoryUnit) BindKey(ctx context.Context, inst, hw, keyHash string) error {
@@ -173,7 +179,19 @@ func (d directoryUnit) Members(ctx context.Context) ([]member.Member, error) {
 }
 
 func (d directoryUnit) SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error {
-	return d.client.SetPhase(ctx, inst, phase, detail)
+	err := d.client.SetPhase(ctx, inst, phase, detail)
+	if errors.Is(err, directory.ErrUnknownMember) {
+		return fmt.Errorf("%w: %w", agent.ErrRefused, err)
+	}
+	return err
+}
+
+func (d directoryUnit) Records(ctx context.Context) ([]member.Record, error) {
+	return d.client.Records(ctx)
+}
+
+func (d directoryUnit) Restore(ctx context.Context, records []member.Record) error {
+	return d.client.Restore(ctx, records)
 }
 
 func (d directoryUnit) AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error) {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/directory"
 	"github.com/mustermetal/muster/pkg/election"
 )
@@ -78,7 +79,7 @@ func (u *fakeUnit) Activating(context.Context, string) (bool, error) {
 }
 
 // TestDirectoryFollowsItsPlan: a directory that waits for peers is started again
-// when others came into sight, and is left alone otherwise.
+// when others came into sight, and one that runs another generation in any case.
 func TestDirectoryFollowsItsPlan(t *testing.T) {
 	dir := t.TempDir()
 	unit := &fakeUnit{}
@@ -88,18 +89,23 @@ func TestDirectoryFollowsItsPlan(t *testing.T) {
 	}
 	first, second := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.3")
 	for _, step := range []struct {
-		waits bool
-		peers []netip.Addr
-		want  string
+		waits      bool
+		generation uint64
+		peers      []netip.Addr
+		want       string
 	}{
-		{false, []netip.Addr{first}, "start"},
-		{true, []netip.Addr{first}, "start"},
-		{true, []netip.Addr{first, second}, "restart"},
-		{true, []netip.Addr{second, first}, "start"},
-		{false, []netip.Addr{first}, "start"},
+		{false, 0, []netip.Addr{first}, "start"},
+		{true, 0, []netip.Addr{first}, "start"},
+		{true, 0, []netip.Addr{first, second}, "restart"},
+		{true, 0, []netip.Addr{second, first}, "start"},
+		{false, 0, []netip.Addr{first}, "start"},
+		{false, 1, []netip.Addr{first}, "restart"}, // the Lease says so
+		{false, 1, []netip.Addr{first}, "start"},
 	} {
 		unit.waits, unit.told = step.waits, nil
-		err := d.Start(t.Context(), 0, "sha256:"+strings.Repeat("a", 64), netip.MustParseAddr("10.0.0.5"), step.peers)
+		run := bootstrap.DirectoryRun{Address: netip.MustParseAddr("10.0.0.5"), Peers: step.peers}
+		run.CAHash, run.Generation = "sha256:"+strings.Repeat("a", 64), step.generation
+		err := d.Start(t.Context(), run)
 		if err == nil || !strings.Contains(err.Error(), "none.sock") {
 			t.Errorf("%v: %v, expected that nobody answers at the socket", step.peers, err)
 		}

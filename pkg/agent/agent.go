@@ -48,6 +48,8 @@ type RoleRequest struct {
 // RoleReply is the role that the directory's holder gave.
 type RoleReply struct {
 	Role member.Role `json:"role"`
+	// Generation of the directory that gave it: a control plane joins that one.
+	Generation uint64 `json:"generation"`
 }
 
 // PhaseReport tells the directory how far a server is.

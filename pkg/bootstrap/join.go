@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -118,9 +119,16 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 		return err
 	}
 	joined := make(chan struct{})
-	work.Go(func() error { return a.holdTurn(ctx, d, turn, joined) })
+	var held atomic.Pointer[agent.JoinTurn]
+	held.Store(&turn)
+	work.Go(func() error { return a.holdTurn(ctx, d, &held, joined) })
 	a.board.enter(member.Joining)
-	err = a.run(ctx, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, true) })
+	err = a.run(ctx, "kubeadm join", func(ctx context.Context) error {
+		if err := a.confirmTurn(ctx, d, &held); err != nil {
+			return err
+		}
+		return a.join(ctx, d, true)
+	})
 	close(joined)
 	if err == nil {
 		a.fence.tell(ctx, election.Closed{})
@@ -170,7 +178,7 @@ func (a *Agent) adoptAuthorities(ctx context.Context, d election.Decree) error {
 	if err != nil {
 		return Permanent(err)
 	}
-	return a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
+	return a.askAsMember(ctx, d, func(ctx context.Context, p agent.Peer) error {
 		reply, err := a.fabric.Calls.Authorities(ctx, p, agent.AuthoritiesRequest{PublicKey: public})
 		if err != nil {
 			return err
@@ -192,7 +200,7 @@ func (a *Agent) adoptAuthorities(ctx context.Context, d election.Decree) error {
 
 func (a *Agent) acquireJoin(ctx context.Context, d election.Decree) (agent.JoinTurn, error) {
 	var turn agent.JoinTurn
-	err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
+	err := a.askAsMember(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
 		turn, err = a.fabric.Calls.AcquireJoin(ctx, p)
 		if err == nil && !turn.Granted {
 			err = fmt.Errorf("it is the turn of %s: %w", turn.Holder, agent.ErrNotReady)
@@ -207,7 +215,7 @@ func (a *Agent) acquireJoin(ctx context.Context, d election.Decree) (agent.JoinT
 // certificate, labels, waiting for components) was 11 of 15 s on a test server
 // and hinders nobody. A turn that cannot be given back is taken over by the
 // next after three minutes.
-func (a *Agent) holdTurn(ctx context.Context, d election.Decree, turn agent.JoinTurn, joined <-chan struct{}) error {
+func (a *Agent) holdTurn(ctx context.Context, d election.Decree, held *atomic.Pointer[agent.JoinTurn], joined <-chan struct{}) error {
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	renewed := a.Now()
@@ -230,13 +238,30 @@ func (a *Agent) holdTurn(ctx context.Context, d election.Decree, turn agent.Join
 		}
 		renewed = a.Now()
 		err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
-			return a.fabric.Calls.RenewJoin(ctx, p, turn)
+			return a.fabric.Calls.RenewJoin(ctx, p, *held.Load())
 		})
 		if err != nil && ctx.Err() == nil {
 			a.Log.Warn("renewing the turn to join", "error", err)
 		}
 	}
-	return a.releaseTurn(ctx, d, turn)
+	return a.releaseTurn(ctx, d, *held.Load())
+}
+
+// confirmTurn shows before an attempt that the turn is still this server's, or
+// asks for it again: while the last attempt failed, another may have taken it
+// over, or the directory that gave it may have been lost.
+func (a *Agent) confirmTurn(ctx context.Context, d election.Decree, held *atomic.Pointer[agent.JoinTurn]) error {
+	err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
+		return a.fabric.Calls.RenewJoin(ctx, p, *held.Load())
+	})
+	if err == nil {
+		return nil
+	}
+	turn, err := a.acquireJoin(ctx, d)
+	if err == nil {
+		held.Store(&turn)
+	}
+	return err
 }
 
 func (a *Agent) releaseTurn(ctx context.Context, d election.Decree, turn agent.JoinTurn) error {
@@ -261,7 +286,7 @@ func (a *Agent) releaseTurn(ctx context.Context, d election.Decree, turn agent.J
 func (a *Agent) join(ctx context.Context, d election.Decree, controlPlane bool) error {
 	var material agent.JoinMaterial
 	var from agent.Peer
-	err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
+	err := a.askAsMember(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
 		material, err = a.fabric.Calls.JoinMaterial(ctx, p)
 		from = p
 		return err

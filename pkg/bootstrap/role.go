@@ -23,9 +23,6 @@ const (
 	stepWorker       = "role-worker"
 )
 
-// directoryLeadTime bounds one attempt to start the directory.
-const directoryLeadTime = 2 * time.Minute
-
 // takeRole enrols this server with the agent CA of the decree and gets it a row
 // in the directory. The GO holder signs for itself and opens the directory.
 func (a *Agent) takeRole(ctx context.Context, work *errgroup.Group, d election.Decree) (member.Role, error) {
@@ -91,7 +88,7 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 		known = member.Worker
 	}
 	if d.Mine || known == member.ControlPlane {
-		work.Go(func() error { return a.openDirectory(ctx, d) })
+		work.Go(func() error { return a.keepDirectory(ctx, d) })
 	}
 	if known != member.NoRole {
 		return known, nil
@@ -102,12 +99,8 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 			role, err = a.claimOwn(ctx, d)
 			return err
 		}
-		return a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
-			reply, err := a.fabric.Calls.ClaimRole(ctx, p, agent.RoleRequest{
-				Name: a.self.Node.Name, Address: a.self.Node.Private, Eligible: a.self.Eligible, Joining: a.joining()})
-			role = reply.Role
-			return err
-		})
+		role, err = a.askForRole(ctx, d, a.self.Eligible)
+		return err
 	})
 	if err != nil {
 		return role, err
@@ -116,10 +109,25 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 	if role == member.ControlPlane {
 		step = stepControlPlane
 		if !d.Mine {
-			work.Go(func() error { return a.openDirectory(ctx, d) })
+			work.Go(func() error { return a.keepDirectory(ctx, d) })
 		}
 	}
 	return role, a.Journal.Finish(step)
+}
+
+// askForRole claims a row at a control plane and learns which generation of the
+// directory it is in. The same claim again is answered with the same role.
+func (a *Agent) askForRole(ctx context.Context, d election.Decree, eligible bool) (member.Role, error) {
+	var reply agent.RoleReply
+	err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
+		reply, err = a.fabric.Calls.ClaimRole(ctx, p, agent.RoleRequest{
+			Name: a.self.Node.Name, Address: a.self.Node.Private, Eligible: eligible, Joining: a.joining()})
+		return err
+	})
+	if err == nil {
+		a.heard(reply.Generation)
+	}
+	return reply.Role, err
 }
 
 // claimOwn takes the GO holder's place among the control planes.
@@ -149,32 +157,6 @@ func (a *Agent) bindOwn(ctx context.Context) error {
 		return err
 	}
 	return a.Directory.BindKey(ctx, a.self.Inst, a.self.HW, key)
-}
-
-// openDirectory starts this control plane's directory and keeps at it: after a
-// power cut of all, it answers only when a majority of them is back.
-func (a *Agent) openDirectory(ctx context.Context, d election.Decree) error {
-	said := ""
-	err := retry(ctx, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, directoryLeadTime)
-		defer cancel()
-		return a.Directory.Start(ctx, d.Epoch, d.Leader.CAHash, a.self.Node.Private, a.directoryPeers(d))
-	}, func(err error) {
-		a.unanswered.Store(&err)
-		if err.Error() != said { // a majority may be hours away
-			said = err.Error()
-			a.Log.Warn("directory", "error", err)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	a.directory.Store(true)
-	a.Log.Info("directory answers")
-	if d.Mine || a.Kubernetes.Joined() || a.Kubernetes.Initialised() {
-		a.setFlags(func(f *Flags) { f.ControlPlane = true })
-	}
-	return nil
 }
 
 // directoryPeers are the other control planes. The GO holder has none until the
@@ -239,9 +221,15 @@ func (a *Agent) reportPhases(ctx context.Context) error {
 		phase, detail, changed := a.board.status.Phase, a.board.status.Waiting, a.board.changed
 		a.board.mu.Unlock()
 		if phase != reported {
-			if a.reportPhase(ctx, agent.PhaseReport{Phase: phase, Detail: cut(detail)}) == nil {
+			err := a.reportPhase(ctx, agent.PhaseReport{Phase: phase, Detail: cut(detail)})
+			if err == nil {
 				reported = phase
 				continue
+			}
+			if errors.Is(err, agent.ErrRefused) { // its row went with a lost directory
+				if err := a.claimAgain(ctx, a.fence.read()); err != nil {
+					a.Log.Debug("claiming the row again", "error", err)
+				}
 			}
 			if sleep(ctx, lastPause) != nil {
 				return nil

@@ -36,6 +36,7 @@ type Machine struct {
 	Host       Host
 	Journal    Journal
 	Kubernetes Kubernetes
+	Authority  Authority
 	Directory  Directory
 	Speaker    Speaker
 	Health     Health
@@ -93,7 +94,10 @@ type Agent struct {
 	flagsMu sync.Mutex
 	flags   Flags // as gossip was last told
 
-	unanswered atomic.Pointer[error] // why this server's directory does not answer
+	unanswered atomic.Pointer[error]  // why this server's directory does not answer
+	generation atomic.Uint64          // of the directory, the highest that this server heard of
+	running    atomic.Uint64          // the one that it runs
+	lost       atomic.Pointer[string] // what is wrong with the directory, for status
 
 	clockAsked time.Time // when all but the clock was ready; of watchFitness alone
 

@@ -102,17 +102,32 @@ type Trust interface {
 	Open(sealed []byte) ([]byte, error)
 }
 
+// DirectoryRun says which directory a server runs, and how it starts.
+type DirectoryRun struct {
+	plan.Directory
+	Address netip.Addr
+	Peers   []netip.Addr // the other control planes
+	Make    bool         // the Lease lets this server make this generation
+}
+
 // Directory is the dqlite directory of this server, a unit of its own.
 type Directory interface {
-	// Start brings it up and returns when it answers. peers are the other control
-	// planes; without any, only the GO holder's directory starts.
-	Start(ctx context.Context, epoch uint64, caHash string, address netip.Addr, peers []netip.Addr) error
+	// Generation is the highest of an epoch that this server began to run.
+	Generation(epoch uint64) (uint64, error)
+	// Start brings it up and returns when it answers. Without peers only the one
+	// who may make it has one that starts.
+	Start(ctx context.Context, run DirectoryRun) error
 	// BindKey binds an instance to the first key it enrols with; another one
 	// wraps agent.ErrRefused.
 	BindKey(ctx context.Context, inst, hw, keyHash string) error
 	ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error)
 	Members(ctx context.Context) ([]member.Member, error)
+	// SetPhase of an instance without a row wraps agent.ErrRefused.
 	SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error
+	// Records are what a lost directory is made again from; Restore gives rows to
+	// members that have none.
+	Records(ctx context.Context) ([]member.Record, error)
+	Restore(ctx context.Context, records []member.Record) error
 	AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error)
 	RenewJoin(ctx context.Context, inst string, token int64) error
 	ReleaseJoin(ctx context.Context, inst string, token int64) error
@@ -146,6 +161,18 @@ type Kubernetes interface {
 	Healthy(ctx context.Context) error // the API server of this server
 	BootstrapToken(ctx context.Context) (string, error)
 	NodeReady(ctx context.Context, name string) (bool, error)
+}
+
+// Authority is the Kubernetes API of this control plane, as the authority over the
+// directory: which generation of it stands, and what a new one is made from.
+type Authority interface {
+	Lease(ctx context.Context) (l plan.Lease, found bool, err error)
+	// WriteLease creates a Lease without version, and replaces one that still has
+	// its version; written is false when another was faster.
+	WriteLease(ctx context.Context, l plan.Lease) (written bool, err error)
+	Mirrored(ctx context.Context) ([]member.Record, error)
+	// Mirror adds and changes records, and takes those of the instances gone away.
+	Mirror(ctx context.Context, records []member.Record, gone ...string) error
 }
 
 // Host prepares the machine: sysctls, containerd, kubelet, artefacts.

@@ -36,6 +36,9 @@ func (s *Server) Status(context.Context) member.Status {
 		status.NodeCA = a.Kubernetes.NodeCA()
 		texts = append(texts, a.fence.problems()...)
 	}
+	if lost := a.lost.Load(); lost != nil {
+		texts = append(texts, *lost)
+	}
 	for _, text := range texts {
 		if strings.Contains(status.Waiting, text) || strings.Contains(status.Problem, text) {
 			continue // said already
@@ -152,7 +155,7 @@ func (s *Server) ClaimRole(ctx context.Context, from agent.Caller, r agent.RoleR
 	if err == nil {
 		s.agent.Log.Info("role given", "name", r.Name, "role", role, "address", r.Address)
 	}
-	return agent.RoleReply{Role: role}, err
+	return agent.RoleReply{Role: role, Generation: s.agent.running.Load()}, err
 }
 
 // ReportPhase keeps the caller's row.
@@ -266,6 +269,9 @@ func (s *Server) JoinMaterial(ctx context.Context, from agent.Caller) (agent.Joi
 	defer cancel()
 	if err := s.agent.Kubernetes.Healthy(probe); err != nil {
 		return out, fmt.Errorf("the API server of %s: %w: %w", s.agent.self.Node.Name, err, agent.ErrNotReady)
+	}
+	if err := s.vouch(ctx, s.agent.Directory, from.Inst); err != nil {
+		return out, err
 	}
 	if out.CA, err = s.agent.Kubernetes.CA(); err != nil {
 		return out, err

@@ -39,6 +39,8 @@ type world struct {
 	releaseFails  bool
 	clockUnsynced bool
 	changed       chan struct{} // closed and replaced when gossip changes
+	book          book
+	removed       string // instance that was removed from the directory
 }
 
 // testServer is one server with its disk.
@@ -81,6 +83,7 @@ type testServer struct {
 	twin       netip.Addr // where a copy of this disk answers
 	// initFails makes that many kubeadm inits fail; initBlocks holds one.
 	initFails  int
+	joinFails  int // each loses the turn to another
 	initBlocks chan struct{}
 	// These many attempts fail before one goes well.
 	settleFails, connectFails, prepareFails int
@@ -90,10 +93,11 @@ type testServer struct {
 	notReady                                bool
 	filter                                  string       // the sentence about the reverse path filter
 	directoryPeers                          []netip.Addr // as Directory.Start was last told
+	generation                              uint64       // that Directory.Start was last told
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
-	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, changed: make(chan struct{})}
+	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, changed: make(chan struct{}), book: book{mirror: map[string]member.Record{}}}
 	n := controlPlanes + workers
 	w.cluster.Spec = cluster.Spec{
 		ID:      "0123456789abcdef0123456789abcdef",
@@ -161,7 +165,7 @@ func (w *world) boot(name string) {
 func (w *world) start(s *testServer, spec cluster.Cluster) {
 	a := New(Machine{
 		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
-		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
+		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {
 				s.settleFails--
@@ -439,6 +443,9 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 		s.world.t.Errorf("%s joins with Elastic IPs on lo: it would dial itself", s.name)
 	}
 	if j.ControlPlane {
+		if err := s.mayJoin(); err != nil {
+			return err
+		}
 		if err := s.joinEtcd(ctx); err != nil {
 			return err
 		}
@@ -459,6 +466,22 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 		s.setHealthy(true)
 	}
 	return nil
+}
+
+// mayJoin looks whose turn it is, and takes it away when the join shall fail.
+func (s *testServer) mayJoin() error {
+	w := s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holder != s.inst {
+		w.t.Errorf("%s joins though it is the turn of %q", s.name, w.holder)
+	}
+	if s.joinFails == 0 {
+		return nil
+	}
+	s.joinFails--
+	w.holder, w.token = "another", w.token+1
+	return errors.New("kubeadm join failed")
 }
 
 // joinEtcd is the part of a join in which etcd has a learner and takes no second.
@@ -567,96 +590,6 @@ func (f fakeSpeaker) Start(context.Context, plan.Announcement) error {
 func (f fakeSpeaker) Stop(context.Context) error                         { return nil }
 func (f fakeSpeaker) Withhold(context.Context, netip.Prefix, bool) error { return nil }
 func (f fakeSpeaker) Peers(context.Context) ([]member.PeerStatus, error) { return nil, nil }
-
-// fakeDirectory is the same directory on every control plane.
-type fakeDirectory struct{ s *testServer }
-
-func (f fakeDirectory) Start(ctx context.Context, _ uint64, _ string, _ netip.Addr, peers []netip.Addr) error {
-	f.s.world.mu.Lock()
-	f.s.directoryPeers = peers
-	fails := f.s.directoryFails
-	right := f.s.state.HoldsGo()
-	f.s.world.mu.Unlock()
-	if fails {
-		return errors.New("muster-directory.service ended with 78")
-	}
-	if len(peers) == 0 && !right {
-		return errors.New("no right to make a directory")
-	}
-	return sleep(ctx, 100*time.Millisecond)
-}
-func (f fakeDirectory) BindKey(_ context.Context, inst, _, key string) error {
-	w := f.s.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if before, ok := w.bound[inst]; ok && before != key {
-		return fmt.Errorf("the instance enrolled with another key: %w", agent.ErrRefused)
-	}
-	w.bound[inst] = key
-	return nil
-}
-func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, first bool, k int) (member.Role, error) {
-	w := f.s.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.rows = slices.DeleteFunc(w.rows, func(row member.Member) bool { return row.Epoch < m.Epoch }) // another epoch's directory
-	planes := 0
-	for _, row := range w.rows {
-		if row.Inst == m.Inst {
-			return row.Role, nil
-		}
-		if row.Role == member.ControlPlane {
-			planes++
-		}
-	}
-	if planes == 0 && !first {
-		return member.NoRole, agent.ErrNotReady
-	}
-	m.Role = member.Worker
-	if eligible && planes < k {
-		m.Role = member.ControlPlane
-	}
-	w.rows = append(w.rows, m)
-	return m.Role, nil
-}
-func (f fakeDirectory) Members(context.Context) ([]member.Member, error) {
-	f.s.world.mu.Lock()
-	defer f.s.world.mu.Unlock()
-	return slices.Clone(f.s.world.rows), nil
-}
-func (f fakeDirectory) SetPhase(_ context.Context, inst string, p member.Phase, _ string) error {
-	f.s.world.mu.Lock()
-	defer f.s.world.mu.Unlock()
-	for i, row := range f.s.world.rows {
-		if row.Inst == inst {
-			f.s.world.rows[i].Phase = p
-			return nil
-		}
-	}
-	return errors.New("no row")
-}
-func (f fakeDirectory) AcquireJoin(_ context.Context, inst string) (agent.JoinTurn, error) {
-	w := f.s.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.holder == "" || w.holder == inst {
-		w.holder = inst
-		w.token++
-		return agent.JoinTurn{Granted: true, Holder: inst, Token: w.token}, nil
-	}
-	return agent.JoinTurn{Holder: w.holder}, nil
-}
-func (f fakeDirectory) RenewJoin(context.Context, string, int64) error { return nil }
-func (f fakeDirectory) ReleaseJoin(_ context.Context, inst string, token int64) error {
-	w := f.s.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.releaseFails || w.holder != inst || w.token != token {
-		return errors.New("the turn is not held")
-	}
-	w.holder = ""
-	return nil
-}
 
 // fakeCalls reach the other servers' real handlers.
 type fakeCalls struct {

@@ -122,7 +122,7 @@ func makeDatabase(ctx context.Context, right Right, c Config, dir string) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return createSchema(ctx, db, right, c.Generation)
+	return createSchema(ctx, db, right, c.Rows)
 }
 
 func snapshots() dqlite.SnapshotParams {

@@ -115,6 +115,19 @@ func (c *Client) Approve(ctx context.Context, hw string) error {
 	return c.call(ctx, pathApprove, approveDoc{HW: hw}, &nothing{})
 }
 
+// Records returns what must be kept elsewhere to make the directory again.
+func (c *Client) Records(ctx context.Context) ([]member.Record, error) {
+	var reply recordsDoc
+	err := c.call(ctx, pathRecords, nothing{}, &reply)
+	return reply.Records, err
+}
+
+// Restore gives rows to members that have none. It changes no row but one of a
+// node whose instance nobody knew. Error: ErrInvalid.
+func (c *Client) Restore(ctx context.Context, records []member.Record) error {
+	return c.call(ctx, pathRestore, recordsDoc{records}, &nothing{})
+}
+
 func (c *Client) call(ctx context.Context, path string, request, reply any) error {
 	return c.callFor(ctx, clientTimeout, path, request, reply)
 }

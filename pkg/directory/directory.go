@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/mustermetal/muster/pkg/member"
 )
 
 // Errors that callers tell apart with errors.Is. Client returns the same ones as
@@ -80,8 +82,10 @@ type Config struct {
 	Inst     string
 	PeerInst func(tls.ConnectionState) (string, error)
 	// Right permits Bootstrap when Dir holds no database; nil everywhere but on
-	// the server that holds GO.
+	// the server that holds GO, or the Lease of a generation that is not made yet.
 	Right *Right
+	// Rows are what a new generation begins with.
+	Rows []member.Record
 	// Peers are nodes to join through: the addresses of other control planes,
 	// which may include this one. A database that is complete does not need them.
 	Peers []netip.AddrPort

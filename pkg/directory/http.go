@@ -28,6 +28,8 @@ const (
 	pathNodes   = "/v1/nodes"
 	pathRemove  = "/v1/remove"
 	pathApprove = "/v1/approve"
+	pathRecords = "/v1/records"
+	pathRestore = "/v1/restore"
 )
 
 // Documents of the requests and answers that have no type of their own.
@@ -41,6 +43,9 @@ type (
 	}
 	nodesList struct {
 		Nodes []Node `json:"nodes"`
+	}
+	recordsDoc struct {
+		Records []member.Record `json:"records"`
 	}
 	bindDoc struct {
 		Inst string `json:"inst"`
@@ -90,8 +95,8 @@ var codes = []struct {
 	{ErrUnavailable, "unavailable", http.StatusServiceUnavailable},
 }
 
-// maxRequest bounds a request, in bytes.
-const maxRequest = 64 << 10
+// maxRequest bounds a request, in bytes: a few thousand records.
+const maxRequest = 1 << 20
 
 // handler serves the store's operations.
 func (s *store) handler() http.Handler {
@@ -128,6 +133,13 @@ func (s *store) handler() http.Handler {
 	})
 	handle(mux, pathApprove, func(ctx context.Context, a approveDoc) (nothing, error) {
 		return nothing{}, s.Approve(ctx, a.HW)
+	})
+	handle(mux, pathRecords, func(ctx context.Context, _ nothing) (recordsDoc, error) {
+		list, err := s.Records(ctx)
+		return recordsDoc{list}, err
+	})
+	handle(mux, pathRestore, func(ctx context.Context, r recordsDoc) (nothing, error) {
+		return nothing{}, s.Restore(ctx, r.Records)
 	})
 	return mux
 }
@@ -186,7 +198,7 @@ func (n *node) serve(ctx context.Context) error {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	c.say(ctx, fmt.Sprintf("the directory of epoch %d serves at %s", c.Epoch, c.Address))
+	c.say(ctx, fmt.Sprintf("the directory of epoch %d, generation %d serves at %s", c.Epoch, c.Generation, c.Address))
 	if c.Ready != nil {
 		c.Ready()
 	}

@@ -53,13 +53,13 @@ func decide(f found, c Config) (step, string) {
 	case f.formed != nil:
 		return decideFormed(f, c, peers)
 	case c.Right != nil && !f.made && !f.exists:
-		return makeIt, "this server holds GO and there is no directory yet"
+		return makeIt, "it is this server's to make, and there is none yet"
 	case !f.exists && peers:
 		return joinIt, "there is no directory on this server yet"
 	case !peers && f.made:
-		return refuseIt, fmt.Sprintf("the directory was made here once and its files in %s are gone or incomplete; it cannot be made again, and there is no other control plane to join it at", c.Dir)
+		return refuseIt, fmt.Sprintf("the directory was made here once and its files in %s are gone or incomplete; it cannot be made again, and there is no other control plane to join it at; once the cluster is sealed, its control planes make a new generation when none has answered for 5 minutes", c.Dir)
 	case !peers:
-		return refuseIt, fmt.Sprintf("%s holds no complete directory, GO does not permit to make one here, and no other control plane is named to join at", c.Dir)
+		return refuseIt, fmt.Sprintf("%s holds no complete directory, nothing permits to make one here, and no other control plane is named to join at; bootstrap status tells what this server waits for", c.Dir)
 	case f.info == nil || !f.nodes:
 		return joinIt, "an interrupted start left half of the node's files"
 	case f.info.Address != c.Address.String():
@@ -92,7 +92,7 @@ func decideFormed(f found, c Config, peers bool) (step, string) {
 	if peers {
 		return joinIt, damage
 	}
-	return refuseIt, fmt.Sprintf("the directory in %s is damaged (%s) and no other control plane has a copy; restore the files from a copy; nothing makes a new directory for a running cluster yet: the cluster runs on, but no further server can join", c.Dir, damage)
+	return refuseIt, fmt.Sprintf("the directory in %s is damaged (%s) and no other control plane has a copy; the cluster runs on, and when no directory has answered for 5 minutes its control planes make a new generation: bootstrap status tells", c.Dir, damage)
 }
 
 // inspect reads what decide needs to know.

@@ -15,7 +15,7 @@ const planVersion = 1
 
 // Plan tells muster-directory.service how to start. The agent writes it to
 // layout.DirectoryPlan before it starts the unit. It grants nothing: with
-// Bootstrap set the service reads the election state by itself. Neither
+// Bootstrap set the service reads the election state, or the Lease, by itself. Neither
 // Bootstrap nor Peers is enough where the server's own copy is complete.
 type Plan struct {
 	Version    int              `json:"version"`
@@ -23,7 +23,7 @@ type Plan struct {
 	Generation uint64           `json:"generation"` // 0 for the first directory of an epoch
 	CAHash     string           `json:"caHash"`     // sha256:…, from the decree
 	Address    netip.AddrPort   `json:"address"`    // this server's private address, port 9763
-	Bootstrap  bool             `json:"bootstrap"`  // this server holds GO
+	Bootstrap  bool             `json:"bootstrap"`  // this server holds GO, or the Lease of a generation above 0
 	Peers      []netip.AddrPort `json:"peers"`      // the directories of the control planes; may include this one
 }
 
@@ -60,6 +60,11 @@ func (p Plan) Marshal() ([]byte, error) {
 		return nil, fmt.Errorf("directory plan: %w", err)
 	}
 	return append(data, '\n'), nil
+}
+
+// Names says whether two plans are for the same directory.
+func (p Plan) Names(q Plan) bool {
+	return p.Epoch == q.Epoch && p.Generation == q.Generation && p.CAHash == q.CAHash && p.Address == q.Address
 }
 
 func (p Plan) validate() error {

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/mustermetal/muster/pkg/member"
 )
 
 // schemaVersion is the version of the tables below.
@@ -54,8 +56,10 @@ var schema = []string{
 		epoch  INTEGER NOT NULL)`,
 }
 
-// createSchema makes the tables and the two single rows in one transaction.
-func createSchema(ctx context.Context, db *sql.DB, right Right, generation uint64) error {
+// createSchema makes the tables, the two single rows and the rows to begin with in
+// one transaction. The tokens of the join lock go on above those of all former
+// generations, so that no turn of a lost directory is taken for one of this.
+func createSchema(ctx context.Context, db *sql.DB, right Right, rows []member.Record) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -67,11 +71,17 @@ func createSchema(ctx context.Context, db *sql.DB, right Right, generation uint6
 		}
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?)`,
-		int64(schemaVersion), right.specID, int64(right.epoch), int64(generation), right.caHash); err != nil {
+		int64(schemaVersion), right.specID, int64(right.epoch), int64(right.generation), right.caHash); err != nil {
 		return fmt.Errorf("write meta: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO join_lock VALUES (1, NULL, 0, 0, ?)`, int64(right.epoch)); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO join_lock VALUES (1, NULL, ?, 0, ?)`, int64(right.generation)<<32, int64(right.epoch)); err != nil {
 		return fmt.Errorf("write join lock: %w", err)
+	}
+	s := &store{want: decree{right.epoch, right.generation, right.caHash}}
+	for _, r := range rows {
+		if err := s.insert(ctx, tx, r); err != nil {
+			return fmt.Errorf("write the row of %s: %w", r.Name, err)
+		}
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)

@@ -39,6 +39,9 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	if err := dropOlder(c); err != nil {
+		c.Log.WarnContext(ctx, "older generations of the directory stay on the disk", "error", err)
+	}
 	watching, stop := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { n.watchRevoked(watching) })

@@ -117,6 +117,12 @@ func (s *store) ClaimRole(ctx context.Context, c Claim) (member.Role, error) {
 	}
 	var role member.Role
 	err := retry(ctx, "claim a role for "+c.Name, func(ctx context.Context) error {
+		// A worker's row gives nothing that a claim does not give anybody; that of a
+		// control plane is for Kubernetes to say.
+		known := member.Record{Inst: c.Inst, HW: c.HW, Name: c.Name, Address: c.Address, Role: member.Worker}
+		if err := s.adopt(ctx, s.db, known); err != nil {
+			return err
+		}
 		if _, err := s.db.ExecContext(ctx, claimStatement, s.args(c.Inst, c.HW, c.Name, c.Address.String(),
 			number(c.First), number(c.Eligible), int64(c.ControlPlanes), string(member.Enrolling), int64(c.Expect))...); err != nil {
 			return err

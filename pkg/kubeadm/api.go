@@ -20,7 +20,7 @@ import (
 )
 
 // API speaks to one API server, as far as the boot of a node needs. It does not
-// import client-go: three calls are not worth 15 MB.
+// import client-go: these few calls are not worth 15 MB.
 type API struct {
 	base *url.URL
 	http *http.Client
@@ -148,8 +148,7 @@ func (a *API) Nodes(ctx context.Context) ([]Node, error) {
 func (a *API) Node(ctx context.Context, name string) (n Node, found bool, err error) {
 	var o nodeObject
 	err = a.call(ctx, "GET", "/api/v1/nodes/"+url.PathEscape(name), nil, &o)
-	var status *StatusError
-	if errors.As(err, &status) && status.Code == http.StatusNotFound {
+	if hasCode(err, http.StatusNotFound) {
 		return Node{}, false, nil
 	}
 	if err != nil {
@@ -194,7 +193,10 @@ func (a *API) call(ctx context.Context, method, path string, body []byte, out an
 		return err
 	}
 	req.Header.Set("Accept", "application/json, */*")
-	if body != nil {
+	switch {
+	case method == http.MethodPatch:
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	case body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	res, err := a.http.Do(req)

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/test/kubeapi"
 )
 
 // server is an API server with state, as far as API asks one: health, nodes,
@@ -35,6 +37,7 @@ import (
 type server struct {
 	*httptest.Server
 	mu      sync.Mutex
+	objects kubeapi.Server // Lease and ConfigMap
 	health  int
 	nodes   map[string]bool // name to Ready
 	secrets []map[string]string
@@ -55,6 +58,9 @@ func startServer(t *testing.T, a Authorities) *server {
 	mux.HandleFunc("GET /api/v1/nodes", s.known(s.listNodes))
 	mux.HandleFunc("GET /api/v1/nodes/{name}", s.known(s.getNode))
 	mux.HandleFunc("POST /api/v1/namespaces/kube-system/secrets", s.known(s.postSecret))
+	for _, path := range []string{leasePath, leasePath + "/", mirrorPath, mirrorPath + "/"} {
+		mux.HandleFunc(path, s.known(s.objects.ServeHTTP))
+	}
 	// What a cluster says that is closed to anonymous callers; kubeadm goes on.
 	mux.HandleFunc("GET /api/v1/namespaces/kube-public/configmaps/cluster-info", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

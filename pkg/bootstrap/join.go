@@ -216,15 +216,22 @@ func (a *Agent) acquireJoin(ctx context.Context, d election.Decree) (agent.JoinT
 // and hinders nobody. A turn that cannot be given back is taken over by the
 // next after three minutes.
 func (a *Agent) holdTurn(ctx context.Context, d election.Decree, held *atomic.Pointer[agent.JoinTurn], joined <-chan struct{}) error {
-	look := time.NewTicker(time.Second)
+	look, renew := time.NewTicker(time.Second), time.NewTicker(renewJoinEvery)
 	defer look.Stop()
-	renewed := a.Now()
+	defer renew.Stop()
 	for over := false; !over; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-joined:
 			over = true
+		case <-renew.C:
+			err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
+				return a.fabric.Calls.RenewJoin(ctx, p, *held.Load())
+			})
+			if err != nil && ctx.Err() == nil {
+				a.Log.Warn("renewing the turn to join", "error", err)
+			}
 		case <-look.C:
 			if votes, err := a.Kubernetes.Promoted(ctx, a.self.Node.Name); err != nil {
 				a.Log.Debug("asking whether etcd votes", "error", err)
@@ -232,16 +239,6 @@ func (a *Agent) holdTurn(ctx context.Context, d election.Decree, held *atomic.Po
 				over = true
 				a.fence.tell(ctx, election.Closed{})
 			}
-		}
-		if over || a.Now().Sub(renewed) < renewJoinEvery {
-			continue
-		}
-		renewed = a.Now()
-		err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
-			return a.fabric.Calls.RenewJoin(ctx, p, *held.Load())
-		})
-		if err != nil && ctx.Err() == nil {
-			a.Log.Warn("renewing the turn to join", "error", err)
 		}
 	}
 	return a.releaseTurn(ctx, d, *held.Load())
@@ -265,7 +262,8 @@ func (a *Agent) confirmTurn(ctx context.Context, d election.Decree, held *atomic
 }
 
 func (a *Agent) releaseTurn(ctx context.Context, d election.Decree, turn agent.JoinTurn) error {
-	began := a.Now()
+	ctx, cancel := context.WithTimeout(ctx, giveBackFor)
+	defer cancel()
 	for pause := firstPause; ; pause = min(pause*2, lastPause) {
 		err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) error {
 			return a.fabric.Calls.ReleaseJoin(ctx, p, turn)
@@ -274,7 +272,7 @@ func (a *Agent) releaseTurn(ctx context.Context, d election.Decree, turn agent.J
 			return nil
 		}
 		a.Log.Warn("giving the turn to join back", "error", err)
-		if a.Now().Sub(began) > giveBackFor || sleep(ctx, pause) != nil {
+		if sleep(ctx, pause) != nil {
 			return nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ type testServer struct {
 	address netip.Addr
 	device  device.Device
 
+	skew        atomic.Int64 // of its clock, in nanoseconds
 	state       election.State
 	journal     map[string]string // step -> start or done
 	epoch       uint64            // of the journal
@@ -164,7 +166,7 @@ func (w *world) boot(name string) {
 // start begins a run of a server's agent.
 func (w *world) start(s *testServer, spec cluster.Cluster) {
 	a := New(Machine{
-		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
+		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: s.now,
 		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {
@@ -254,6 +256,10 @@ func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 	}
 	return sleep(ctx, time.Second)
 }
+
+// now is this server's clock, which may be wrong and may jump.
+func (s *testServer) now() time.Time { return time.Now().Add(time.Duration(s.skew.Load())) }
+
 func (s *testServer) Synchronised() (bool, error) { return !s.world.clockUnsynced, nil }
 func (s *testServer) Save(st election.State) error {
 	s.world.mu.Lock()

@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build test fuzz e2e faults image demo demo-down shell bench lint go root sysroot
+.PHONY: help build test fuzz check-fence e2e faults image demo demo-down shell bench lint go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -22,7 +22,7 @@ VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 PURE = env CGO_ENABLED=0 GOFLAGS=
 
 help: ## list the targets
-	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 build: go sysroot ## build bin/userdata and bin/bootstrap
 	mkdir -p bin
@@ -58,6 +58,9 @@ fuzz: go ## fuzz the fence's state and messages, 20 s each, side by side
 	failed=0
 	for p in "$${pids[@]}"; do wait "$$p" || failed=1; done
 	exit $$failed
+
+check-fence: go ## search every schedule of the fence, the large cases too
+	$(PURE) go test -count=1 -v -timeout 4h -run 'TestFence|TestChecker|TestReductions|TestTally|TestLearned' ./pkg/election/ -deep | grep --line-buffered -v '^=== RUN'
 
 image: root build ## build the disk of the test servers (cold: about 10 minutes)
 	test/need.sh e2e

@@ -146,7 +146,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Clock:      clock{},
 		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },
 		Connect: func(ctx context.Context, self bootstrap.Self, server *bootstrap.Server) (bootstrap.Fabric, error) {
-			_, fabric, err := connect(ctx, layout.PKI, c, log, self, server)
+			_, fabric, err := connect(ctx, layout.PKI, layout.Revoked, c, log, self, server)
 			fabric.State = id
 			fabric.GoStands = func(epoch uint64) error {
 				return writeGoStands(layout.GoStands, self.Inst, epoch)

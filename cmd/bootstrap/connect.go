@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -20,7 +21,8 @@ import (
 
 // connect opens what needs to know who this server is: keys, which it keeps in
 // the directory pki, gossip, and both ports.
-func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
+// revoked is the file of the instances that it refuses.
+func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
 	var none bootstrap.Fabric
 	spec := c.Spec
 	keys, err := identity.Derive(c.Secret, spec.ID)
@@ -29,6 +31,10 @@ func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logge
 	}
 	at := self.Node.Private
 	t, err := openTrust(pki, keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
+	if err != nil {
+		return nil, none, err
+	}
+	bar, err := openBar(revoked, log)
 	if err != nil {
 		return nil, none, err
 	}
@@ -52,13 +58,14 @@ func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logge
 		return nil, none, errors.Join(err, enrolment.Close(), agents.Close())
 	}
 	seen.group = group
+	called := rpc.NewClient(spec.Ports.Agents, func(inst string) *tls.Config { return bar.list.Client(t.agentClient(inst), nil) }, identify)
 	run := func(ctx context.Context) error {
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error {
 			return rpc.Serve(ctx, enrolment, t.enrolment.ServerConfig(), rpc.EnrolmentHandler(server, identify), log)
 		})
 		work.Go(func() error {
-			return rpc.Serve(ctx, agents, t.agentServer(), rpc.AgentHandler(server, identify), log)
+			return rpc.Serve(ctx, agents, bar.list.Track(t.agentServer()), rpc.AgentHandler(server, bar.identify), log)
 		})
 		work.Go(func() error {
 			err := group.Run(ctx, func() []netip.Addr { return seeds(spec) })
@@ -68,6 +75,7 @@ func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logge
 			return err
 		})
 		work.Go(func() error { return seen.forward(ctx) })
+		work.Go(func() error { return bar.watch(ctx, called.Forget) })
 		return work.Wait()
 	}
 	return t, bootstrap.Fabric{
@@ -75,7 +83,7 @@ func connect(ctx context.Context, pki string, c cluster.Cluster, log *slog.Logge
 		Trust:  t,
 		Calls: calls{
 			enrolment: rpc.NewClient(spec.Ports.Enrolment, t.enrolment.ClientConfig, identify),
-			agents:    rpc.NewClient(spec.Ports.Agents, t.agentClient, identify),
+			agents:    called,
 			enrolled:  t.Enrolled,
 		},
 		Run: run,

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -52,19 +53,20 @@ func quietServer(t *testing.T) *bootstrap.Server {
 
 // connected is a server of the test, on an address of its own below 127.0.0.0/8.
 type connected struct {
-	inst   string
-	at     netip.Addr
-	trust  *trust
-	fabric bootstrap.Fabric
+	inst    string
+	revoked string // the file
+	at      netip.Addr
+	trust   *trust
+	fabric  bootstrap.Fabric
 }
 
 func connectAt(t *testing.T, c cluster.Cluster, address, inst string) connected {
 	t.Helper()
-	out := connected{inst: inst, at: netip.MustParseAddr(address)}
+	out := connected{inst: inst, at: netip.MustParseAddr(address), revoked: filepath.Join(t.TempDir(), "revoked.json")}
 	self := bootstrap.Self{Inst: inst, HW: id("b"), Node: plan.Node{Name: "n", Private: out.at}}
 	ctx, stop := context.WithCancel(context.Background())
 	var err error
-	out.trust, out.fabric, err = connect(ctx, t.TempDir(), c, slog.New(slog.DiscardHandler), self, quietServer(t))
+	out.trust, out.fabric, err = connect(ctx, t.TempDir(), out.revoked, c, slog.New(slog.DiscardHandler), self, quietServer(t))
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -171,7 +173,7 @@ func TestConnectPortTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = connect(t.Context(), t.TempDir(), c, slog.New(slog.DiscardHandler), self, nil)
+		_, _, err = connect(t.Context(), t.TempDir(), "", c, slog.New(slog.DiscardHandler), self, nil)
 		if err == nil || !strings.Contains(err.Error(), "spec.ports."+field+" moves it") {
 			t.Errorf("port of %s taken: %v", field, err)
 		}

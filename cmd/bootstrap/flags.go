@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strings"
 )
 
 // flagSet are the flags of one subcommand with its help text, which ends in
@@ -43,20 +42,13 @@ func (f flagSet) parse(args []string) error {
 	return nil
 }
 
-// parseOperand parses a command line with one word that is no flag, before or
-// after the flags; it is empty when there is none.
+// parseOperand parses a command line with one word that is no flag, anywhere
+// between the flags; it is empty when there is none.
 func (f flagSet) parseOperand(args []string) (string, error) {
-	operand := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		return args[0], f.parse(args[1:])
+	if err := f.Parse(args); err == nil && f.NArg() > 0 {
+		return f.Arg(0), f.parse(f.Args()[1:])
 	}
-	if n := len(args); n > 0 && !strings.HasPrefix(args[n-1], "-") {
-		// It may be the value of the flag before it: then parsing without it fails.
-		if err := f.Parse(args); err == nil && f.NArg() == 1 {
-			operand, args = args[n-1], args[:n-1]
-		}
-	}
-	return operand, f.parse(args)
+	return "", f.parse(args)
 }
 
 // wrong is an error of the command line.

@@ -164,14 +164,45 @@ func (d directoryUnit) BindKey(ctx context.Context, inst, hw, keyHash string) er
 	if errors.Is(err, directory.ErrKeyTaken) {
 		return fmt.Errorf("%w: %w", agent.ErrRefused, err)
 	}
+	return asAgent(err)
+}
+
+// asAgent gives an error of the directory the kind that agents tell apart.
+func asAgent(err error) error {
+	switch {
+	case errors.Is(err, directory.ErrSurplus):
+		return kindOf{err, agent.ErrSurplus}
+	case errors.Is(err, directory.ErrRevoked), errors.Is(err, directory.ErrMustStay), errors.Is(err, directory.ErrUnknownMember):
+		return kindOf{err, agent.ErrRefused}
+	case errors.Is(err, directory.ErrUnavailable):
+		return kindOf{err, agent.ErrNotReady}
+	}
 	return err
 }
 
-func (d directoryUnit) ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error) {
-	return d.client.ClaimRole(ctx, directory.Claim{
+// kindOf is an error in its own words and of another kind besides.
+type kindOf struct {
+	error
+	kind error
+}
+
+func (k kindOf) Unwrap() []error { return []error{k.error, k.kind} }
+
+func (d directoryUnit) ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes, expect int) (member.Role, error) {
+	role, err := d.client.ClaimRole(ctx, directory.Claim{
 		Inst: m.Inst, HW: m.HW, Name: m.Name, Address: m.Address,
-		Eligible: eligible, First: first, ControlPlanes: controlPlanes,
+		Eligible: eligible, First: first, ControlPlanes: controlPlanes, Expect: expect,
 	})
+	return role, asAgent(err)
+}
+
+func (d directoryUnit) Approve(ctx context.Context, hw string) error {
+	return asAgent(d.client.Approve(ctx, hw))
+}
+
+func (d directoryUnit) Remove(ctx context.Context, name string, do bool) (member.Removal, error) {
+	removal, err := d.client.Remove(ctx, name, do)
+	return removal, asAgent(err)
 }
 
 func (d directoryUnit) Members(ctx context.Context) ([]member.Member, error) {
@@ -179,11 +210,7 @@ func (d directoryUnit) Members(ctx context.Context) ([]member.Member, error) {
 }
 
 func (d directoryUnit) SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error {
-	err := d.client.SetPhase(ctx, inst, phase, detail)
-	if errors.Is(err, directory.ErrUnknownMember) {
-		return fmt.Errorf("%w: %w", agent.ErrRefused, err)
-	}
-	return err
+	return asAgent(d.client.SetPhase(ctx, inst, phase, detail))
 }
 
 func (d directoryUnit) Records(ctx context.Context) ([]member.Record, error) {
@@ -195,7 +222,8 @@ func (d directoryUnit) Restore(ctx context.Context, records []member.Record) err
 }
 
 func (d directoryUnit) AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error) {
-	return d.client.AcquireJoin(ctx, inst)
+	turn, err := d.client.AcquireJoin(ctx, inst)
+	return turn, asAgent(err)
 }
 
 func (d directoryUnit) RenewJoin(ctx context.Context, inst string, token int64) error {

@@ -52,6 +52,7 @@ func localHandler(server *bootstrap.Server) http.Handler {
 		localReply(w, http.StatusOK, serverList{Version: statusVersion, Servers: server.Servers(r.Context())})
 	})
 	handleOrders(mux, server)
+	handleMembers(mux, server)
 	return mux
 }
 

@@ -43,6 +43,8 @@ var commands = []command{
 	{"status", "show how far every server is, and why one waits", statusCommand},
 	{"quorum", "let a majority decide where servers never come", quorumCommand},
 	{"supersede", "replace a dead server that was to build the first control plane", supersedeCommand},
+	{"approve", "let a server in that waits for a person", approveCommand},
+	{"remove", "take a member out for ever: its place and its certificate", removeCommand},
 	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
 	{"directory", "run this control plane's copy of the directory (muster-directory.service)", directoryCommand},

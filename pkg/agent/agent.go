@@ -6,6 +6,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/mustermetal/muster/pkg/member"
@@ -85,6 +86,10 @@ type JoinMaterial struct {
 // plane, or its directory or API server is still starting): ask again, or ask
 // another.
 var ErrNotReady = errors.New("not ready")
+
+// ErrSurplus says that the cluster has all the servers that it expects: one more
+// waits for an approval, and asks again meanwhile.
+var ErrSurplus = fmt.Errorf("one server more than expected: %w", ErrNotReady)
 
 // ErrRefused says that the server asked will not do it for this caller.
 var ErrRefused = errors.New("refused")

@@ -105,7 +105,7 @@ func (f fakeDirectory) BindKey(_ context.Context, inst, _, key string) error {
 	return nil
 }
 
-func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, first bool, k int) (member.Role, error) {
+func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, first bool, k, expect int) (member.Role, error) {
 	w, end, err := f.open()
 	defer end()
 	if err != nil {
@@ -124,12 +124,46 @@ func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, f
 	if planes == 0 && !first {
 		return member.NoRole, agent.ErrNotReady
 	}
+	hardware := map[string]bool{}
+	for _, row := range w.rows {
+		hardware[row.HW] = true
+	}
+	if expect > 0 && len(hardware) >= expect && !hardware[m.HW] && !w.approved[m.HW] {
+		return member.NoRole, fmt.Errorf("%w: expects %d", agent.ErrSurplus, expect)
+	}
 	m.Role = member.Worker
 	if eligible && planes < k {
 		m.Role = member.ControlPlane
 	}
 	w.rows = append(w.rows, m)
 	return m.Role, nil
+}
+
+func (f fakeDirectory) Approve(_ context.Context, hw string) error {
+	w, end, err := f.open()
+	defer end()
+	w.approved[hw] = err == nil
+	return err
+}
+
+func (f fakeDirectory) Remove(_ context.Context, name string, do bool) (member.Removal, error) {
+	w, end, err := f.open()
+	defer end()
+	for i, row := range w.rows {
+		if err != nil || row.Name != name {
+			continue
+		}
+		out := member.Removal{Role: row.Role, Member: member.Revoked{Inst: row.Inst, HW: row.HW, Name: row.Name, Address: row.Address}}
+		if row.Role == member.ControlPlane {
+			out.Node, out.Voters = "voter", 2
+		}
+		if do {
+			w.rows, w.removed = slices.Delete(w.rows, i, i+1), row.Inst
+			delete(w.book.mirror, row.Inst)
+		}
+		return out, nil
+	}
+	return member.Removal{}, errors.Join(err, fmt.Errorf("nobody: %w", agent.ErrRefused))
 }
 
 func (f fakeDirectory) Members(context.Context) ([]member.Member, error) {

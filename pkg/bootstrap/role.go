@@ -142,7 +142,7 @@ func (a *Agent) claimOwn(ctx context.Context, d election.Decree) (member.Role, e
 		return member.NoRole, err
 	}
 	m := member.Member{Inst: a.self.Inst, HW: a.self.HW, Name: a.self.Node.Name, Address: a.self.Node.Private, Epoch: d.Epoch}
-	return a.Directory.ClaimRole(ctx, m, true, true, a.Cluster.Spec.Servers.ControlPlanes)
+	return a.Directory.ClaimRole(ctx, m, true, true, a.Cluster.Spec.Servers.ControlPlanes, a.Cluster.Spec.Servers.Expect)
 }
 
 // bindOwn binds the GO holder's key, which signed for itself before there was a
@@ -229,6 +229,9 @@ func (a *Agent) reportPhases(ctx context.Context) error {
 			if errors.Is(err, agent.ErrRefused) { // its row went with a lost directory
 				if err := a.claimAgain(ctx, a.fence.read()); err != nil {
 					a.Log.Debug("claiming the row again", "error", err)
+					if errors.Is(err, agent.ErrRefused) { // or it was removed, and should know
+						a.board.problem(err)
+					}
 				}
 			}
 			if sleep(ctx, lastPause) != nil {

@@ -91,6 +91,8 @@ type Agent struct {
 
 	reached milestone // as the journal was last told; of the fence alone
 
+	surplus surplus // who asks here and waits for an approval
+
 	flagsMu sync.Mutex
 	flags   Flags // as gossip was last told
 

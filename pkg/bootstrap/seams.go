@@ -120,7 +120,14 @@ type Directory interface {
 	// BindKey binds an instance to the first key it enrols with; another one
 	// wraps agent.ErrRefused.
 	BindKey(ctx context.Context, inst, hw, keyHash string) error
-	ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes int) (member.Role, error)
+	// ClaimRole wraps agent.ErrSurplus for a server of other hardware than the
+	// expect ones that have rows, until it is approved; expect 0 is no limit. It
+	// wraps agent.ErrRefused for an instance that was removed.
+	ClaimRole(ctx context.Context, m member.Member, eligible, first bool, controlPlanes, expect int) (member.Role, error)
+	Approve(ctx context.Context, hw string) error
+	// Remove takes a member out for ever, by its name; without do it only looks. It
+	// wraps agent.ErrRefused when it must stay, and goes on where it was interrupted.
+	Remove(ctx context.Context, name string, do bool) (member.Removal, error)
 	Members(ctx context.Context) ([]member.Member, error)
 	// SetPhase of an instance without a row wraps agent.ErrRefused.
 	SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error

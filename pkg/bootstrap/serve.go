@@ -35,6 +35,7 @@ func (s *Server) Status(context.Context) member.Status {
 	if a.connected.Load() {
 		status.NodeCA = a.Kubernetes.NodeCA()
 		texts = append(texts, a.fence.problems()...)
+		texts = append(texts, a.surplus.problems(a.Now())...)
 	}
 	if lost := a.lost.Load(); lost != nil {
 		texts = append(texts, *lost)
@@ -151,7 +152,13 @@ func (s *Server) ClaimRole(ctx context.Context, from agent.Caller, r agent.RoleR
 	}
 	d := s.agent.fence.read()
 	m := member.Member{Inst: from.Inst, HW: from.HW, Name: r.Name, Address: r.Address, Epoch: d.Epoch}
-	role, err := db.ClaimRole(ctx, m, r.Eligible, false, s.agent.Cluster.Spec.Servers.ControlPlanes)
+	spec := s.agent.Cluster.Spec.Servers
+	expect := spec.Expect
+	if r.Joining {
+		expect = 0
+	}
+	role, err := db.ClaimRole(ctx, m, r.Eligible, false, spec.ControlPlanes, expect)
+	s.agent.surplus.note(m, err, s.agent.Now())
 	if err == nil {
 		s.agent.Log.Info("role given", "name", r.Name, "role", role, "address", r.Address)
 	}

@@ -35,6 +35,7 @@ type world struct {
 	joining       int // control planes inside kubeadm join
 	rows          []member.Member
 	bound         map[string]string // inst -> key
+	approved      map[string]bool   // hardware
 	holder        string            // of the turn to join
 	token         int64
 	releaseFails  bool
@@ -99,7 +100,7 @@ type testServer struct {
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
-	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, changed: make(chan struct{}), book: book{mirror: map[string]member.Record{}}}
+	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, approved: map[string]bool{}, changed: make(chan struct{}), book: book{mirror: map[string]member.Record{}}}
 	n := controlPlanes + workers
 	w.cluster.Spec = cluster.Spec{
 		ID:      "0123456789abcdef0123456789abcdef",
@@ -506,9 +507,12 @@ func (s *testServer) joinEtcd(ctx context.Context) error {
 	return err
 }
 
-func (s *testServer) Promoted(context.Context, string) (bool, error) {
+func (s *testServer) Promoted(_ context.Context, node string) (bool, error) {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
+	if node != s.name {
+		return s.world.named(node).promoted, nil
+	}
 	if !s.promoted {
 		return false, errors.New("connection refused")
 	}

@@ -103,8 +103,8 @@ func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 // database. who is its node name or instance. Without do it only says what that
 // would be. It may be repeated after whatever interrupted it. Errors:
 // ErrUnknownMember, ErrMustStay.
-func (c *Client) Remove(ctx context.Context, who string, do bool) (Removal, error) {
-	var reply Removal
+func (c *Client) Remove(ctx context.Context, who string, do bool) (member.Removal, error) {
+	var reply member.Removal
 	err := c.callFor(ctx, removeTimeout+clientTimeout, pathRemove, removeDoc{Who: who, Do: do}, &reply)
 	return reply, err
 }

@@ -128,7 +128,7 @@ func (s *store) handler() http.Handler {
 		list, err := s.Nodes(ctx)
 		return nodesList{list}, err
 	})
-	handle(mux, pathRemove, func(ctx context.Context, r removeDoc) (Removal, error) {
+	handle(mux, pathRemove, func(ctx context.Context, r removeDoc) (member.Removal, error) {
 		return s.Remove(ctx, r.Who, r.Do)
 	})
 	handle(mux, pathApprove, func(ctx context.Context, a approveDoc) (nothing, error) {

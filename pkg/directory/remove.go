@@ -17,16 +17,6 @@ import (
 // nodes of servers that are off are asked.
 const removeTimeout = time.Minute
 
-// Removal is what Remove did, or would do.
-type Removal struct {
-	Member member.Revoked `json:"member"`
-	Role   member.Role    `json:"role,omitempty"` // empty when its row is gone already
-	// Node is the role of its node in the database: voter, stand-by or spare; empty
-	// when it has none. Voters counts the voters without it.
-	Node   string `json:"node,omitempty"`
-	Voters int    `json:"voters"`
-}
-
 // replica is a node of the database, as Remove needs to know it.
 type replica struct {
 	id      uint64
@@ -47,7 +37,7 @@ type replicas interface {
 // goes and the certificate, in one transaction, then the node: a crash between
 // leaves a node that nobody lets in, and the same call again, by the former name or
 // instance, takes it out. Without do it only looks.
-func (s *store) Remove(ctx context.Context, who string, do bool) (Removal, error) {
+func (s *store) Remove(ctx context.Context, who string, do bool) (member.Removal, error) {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	removal, node, heir, err := s.planRemoval(ctx, who)
@@ -88,7 +78,7 @@ func (s *store) expel(ctx context.Context, id uint64) error {
 }
 
 // planRemoval finds who is meant, its node, and who would lead instead of it.
-func (s *store) planRemoval(ctx context.Context, who string) (removal Removal, node *replica, heir uint64, err error) {
+func (s *store) planRemoval(ctx context.Context, who string) (removal member.Removal, node *replica, heir uint64, err error) {
 	// The nodes are looked at first: if another instance comes to the address
 	// meanwhile, its node has another id.
 	nodes, err := s.replicas.look(ctx)
@@ -126,19 +116,19 @@ func (s *store) planRemoval(ctx context.Context, who string) (removal Removal, n
 }
 
 // target finds the member by name or instance, or the one that was removed.
-func target(rows []row, revoked []member.Revoked, who string) (Removal, error) {
+func target(rows []row, revoked []member.Revoked, who string) (member.Removal, error) {
 	for _, r := range rows {
 		if r.Name == who || r.Inst == who {
-			return Removal{Role: r.Role, Member: member.Revoked{
+			return member.Removal{Role: r.Role, Member: member.Revoked{
 				Inst: r.Inst, HW: r.HW, Name: r.Name, Address: r.Address, First: r.first, Epoch: r.Epoch}}, nil
 		}
 	}
 	for _, r := range slices.Backward(revoked) { // of several lives, the last
 		if r.Name == who || r.Inst == who {
-			return Removal{Member: r}, nil
+			return member.Removal{Member: r}, nil
 		}
 	}
-	return Removal{}, fmt.Errorf("%w: nobody is or was called %q; bootstrap status names the members", ErrUnknownMember, who)
+	return member.Removal{}, fmt.Errorf("%w: nobody is or was called %q; bootstrap status names the members", ErrUnknownMember, who)
 }
 
 // nodeOf is the member's node of the database, or nil. An address may have come

@@ -106,7 +106,7 @@ func TestRemoveCutsAndRevokes(t *testing.T) {
 				t.Errorf("cut after %s", took)
 			}
 			// The third learns it when it asks: that much, and what one question takes.
-			t.Logf("cut at the other node %s after the answer", severed(t, there, revokedPeriod+2*time.Second).Round(time.Millisecond))
+			t.Logf("cut at the other node %s after the answer", severed(t, there, revokedPeriod+time.Second).Round(time.Millisecond))
 
 			nodes, err := operator.client.Nodes(deadline(t))
 			if err != nil {

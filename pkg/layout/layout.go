@@ -12,11 +12,12 @@ const (
 	Agent       = "/usr/local/bin/bootstrap"
 	UnitDir     = "/etc/systemd/system"
 
-	State     = "/var/lib/muster"           // 0700
-	Elect     = "/var/lib/muster/elect"     // state.a, state.b
-	Journal   = "/var/lib/muster/journal"   // steps done, appended and fsynced
-	PKI       = "/var/lib/muster/pki"       // pre-made CAs, agent CA, agent leaf
-	Directory = "/var/lib/muster/directory" // e<epoch>-g<generation>/
+	State     = "/var/lib/muster"                        // 0700
+	Elect     = "/var/lib/muster/elect"                  // state.a, state.b
+	Journal   = "/var/lib/muster/journal"                // steps done, appended and fsynced
+	PKI       = "/var/lib/muster/pki"                    // pre-made CAs, agent CA, agent leaf
+	Directory = "/var/lib/muster/directory"              // e<epoch>-g<generation>/
+	Revoked   = "/var/lib/muster/directory/revoked.json" // instances whose certificates are refused
 	Device    = "/var/lib/muster/device.json"
 	Artifacts = "/var/lib/muster/artifacts"
 

@@ -62,6 +62,16 @@ type Revoked struct {
 	Epoch uint64 `json:"epoch"`
 }
 
+// Removal is what the removal of a member did, or would do.
+type Removal struct {
+	Member Revoked `json:"member"`
+	Role   Role    `json:"role,omitempty"` // empty when its row is gone already
+	// Node is the role of its node in the directory's database: voter, stand-by or
+	// spare; empty when it has none. Voters counts the voters without it.
+	Node   string `json:"node,omitempty"`
+	Voters int    `json:"voters"`
+}
+
 // Status is what one server says of itself.
 type Status struct {
 	Member

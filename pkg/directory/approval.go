@@ -30,13 +30,16 @@ func surplus(rows []row, c Claim) error {
 	first := false
 	for _, r := range rows {
 		first = first || r.first
+		if !r.expected {
+			continue
+		}
 		names = append(names, r.Name)
 		if !slices.Contains(hardware, r.HW) {
 			hardware = append(hardware, r.HW)
 		}
 	}
 	full := len(hardware) >= c.Expect || !first && len(hardware) >= c.Expect-1
-	if c.Expect == 0 || c.First || !full || slices.Contains(hardware, c.HW) {
+	if c.Expect == 0 || c.First || !full || slices.ContainsFunc(rows, func(r row) bool { return r.HW == c.HW }) {
 		return nil
 	}
 	const told = 8 // names, in a sentence that a console shows

@@ -10,7 +10,7 @@ import (
 )
 
 // schemaVersion is the version of the tables below.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // schema is created whole by Bootstrap. Every row carries the epoch of the
 // decree under which it was made.
@@ -23,15 +23,16 @@ var schema = []string{
 		generation INTEGER NOT NULL,
 		ca_hash    TEXT NOT NULL)`,
 	`CREATE TABLE member (
-		inst    TEXT PRIMARY KEY,
-		hw      TEXT NOT NULL,
-		name    TEXT NOT NULL UNIQUE,
-		address TEXT NOT NULL,
-		role    TEXT NOT NULL CHECK (role IN ('control-plane', 'worker')),
-		first   INTEGER NOT NULL CHECK (first IN (0, 1)),
-		phase   TEXT NOT NULL,
-		detail  TEXT NOT NULL,
-		epoch   INTEGER NOT NULL)`,
+		inst     TEXT PRIMARY KEY,
+		hw       TEXT NOT NULL,
+		name     TEXT NOT NULL UNIQUE,
+		address  TEXT NOT NULL,
+		role     TEXT NOT NULL CHECK (role IN ('control-plane', 'worker')),
+		first    INTEGER NOT NULL CHECK (first IN (0, 1)),
+		phase    TEXT NOT NULL,
+		detail   TEXT NOT NULL,
+		epoch    INTEGER NOT NULL,
+		expected INTEGER NOT NULL DEFAULT 1 CHECK (expected IN (0, 1)))`,
 	`CREATE UNIQUE INDEX member_first ON member (first) WHERE first = 1`,
 	`CREATE TABLE enrolment (
 		inst  TEXT PRIMARY KEY,

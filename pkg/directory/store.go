@@ -97,15 +97,17 @@ const kept = `(?2 = 0 AND NOT EXISTS (SELECT 1 FROM member WHERE first = 1) AND 
 
 // claimStatement inserts a row unless the instance, the name or the first place
 // is there already, the instance was removed, or the server is one too many.
+// Servers that were approved or joined a formed cluster are none of the expected
+// ones: they take no place from a founding server that comes late.
 const claimStatement = `
-INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch)
+INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch, expected)
 SELECT ?4, ?5, ?6, ?7,
        CASE WHEN ?8 = 1 THEN 'control-plane'
             WHEN ?9 = 1 AND (SELECT count(*) FROM member WHERE role = 'control-plane') + ` + kept + ` < ?10
             THEN 'control-plane' ELSE 'worker' END,
-       ?8, ?11, '', meta.epoch
+       ?8, ?11, '', meta.epoch, NOT (?12 = 0 OR EXISTS (SELECT 1 FROM approval WHERE hw = ?5))
 FROM meta WHERE ` + isTrue + ` AND NOT EXISTS (SELECT 1 FROM revoked WHERE inst = ?4)
-AND (?8 = 1 OR ?12 = 0 OR (SELECT count(DISTINCT hw) FROM member) + ` + kept + ` < ?12
+AND (?8 = 1 OR ?12 = 0 OR (SELECT count(DISTINCT hw) FROM member WHERE expected = 1) + ` + kept + ` < ?12
      OR EXISTS (SELECT 1 FROM member WHERE hw = ?5) OR EXISTS (SELECT 1 FROM approval WHERE hw = ?5))
 ON CONFLICT DO NOTHING`
 
@@ -199,13 +201,13 @@ func (s *store) Members(ctx context.Context) ([]member.Member, error) {
 // row is a row of member.
 type row struct {
 	member.Member
-	first bool
+	first, expected bool
 }
 
 // rows reads all members; no row of meta that is true is ErrFalse.
 func (s *store) rows(ctx context.Context) ([]row, error) {
 	result, err := s.db.QueryContext(ctx, `
-		SELECT member.inst, member.hw, member.name, member.address, member.role, member.first, member.phase, member.detail, member.epoch
+		SELECT member.inst, member.hw, member.name, member.address, member.role, member.first, member.phase, member.detail, member.epoch, member.expected
 		FROM meta LEFT JOIN member ON member.epoch = meta.epoch
 		WHERE `+isTrue+` ORDER BY member.role, member.name`, s.args()...)
 	if err != nil {
@@ -217,8 +219,8 @@ func (s *store) rows(ctx context.Context) ([]row, error) {
 	for result.Next() {
 		found = true
 		var inst, hw, name, address, role, phase, detail sql.NullString
-		var first, epoch sql.NullInt64
-		if err := result.Scan(&inst, &hw, &name, &address, &role, &first, &phase, &detail, &epoch); err != nil {
+		var first, epoch, expected sql.NullInt64
+		if err := result.Scan(&inst, &hw, &name, &address, &role, &first, &phase, &detail, &epoch, &expected); err != nil {
 			return nil, err
 		}
 		if !inst.Valid {
@@ -228,7 +230,7 @@ func (s *store) rows(ctx context.Context) ([]row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("address of member %s: %w", name.String, err)
 		}
-		out = append(out, row{first: first.Int64 == 1, Member: member.Member{
+		out = append(out, row{first: first.Int64 == 1, expected: expected.Int64 == 1, Member: member.Member{
 			Inst: inst.String, HW: hw.String, Name: name.String, Address: at, Role: member.Role(role.String),
 			Phase: member.Phase(phase.String), Detail: detail.String, Epoch: uint64(epoch.Int64),
 		}})

@@ -151,8 +151,10 @@ func lostDirectoryIsMadeAgain(t *testing.T, controlPlanes, workers int) {
 	if got := w.problemOf("cp1"); strings.Contains(got, "directory") {
 		t.Errorf("status still says %q", got)
 	}
-	// A server with a control plane's name comes late: all places are taken.
+	// A server with a control plane's name comes late and is approved: all places
+	// are taken.
 	w.mu.Lock()
+	w.approved[fmt.Sprintf("%032x", 900)] = true
 	w.add(fmt.Sprintf("cp%d", controlPlanes+1), controlPlanes+workers)
 	w.mu.Unlock()
 	late := fmt.Sprintf("cp%d", controlPlanes+1)
@@ -280,7 +282,7 @@ func TestOlderGenerationLetsNobodyIn(t *testing.T) {
 		defer w.shutdown()
 		w.formBook("cp1", "w1")
 		cp, guest := w.named("cp1"), agent.Caller{Inst: fmt.Sprintf("%032x", 77), HW: fmt.Sprintf("%032x", 78)}
-		if _, err := cp.server.ClaimRole(t.Context(), guest, agent.RoleRequest{Name: "guest", Address: netip.MustParseAddr("10.0.0.77")}); err != nil {
+		if _, err := cp.server.ClaimRole(t.Context(), guest, agent.RoleRequest{Name: "guest", Address: netip.MustParseAddr("10.0.0.77"), Joining: true}); err != nil {
 			t.Fatal(err)
 		}
 		w.mu.Lock()

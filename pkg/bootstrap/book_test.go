@@ -126,8 +126,12 @@ func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, f
 	}
 	hardware := map[string]bool{}
 	for _, row := range w.rows {
-		hardware[row.HW] = true
+		hardware[row.HW] = !w.approved[row.HW]
 	}
+	if expect == 0 && !hardware[m.HW] { // it joins a formed cluster, and takes no expected server's place
+		w.approved[m.HW] = true
+	}
+	maps.DeleteFunc(hardware, func(_ string, expected bool) bool { return !expected })
 	if expect > 0 && len(hardware) >= expect && !hardware[m.HW] && !w.approved[m.HW] {
 		return member.NoRole, fmt.Errorf("%w: expects %d", agent.ErrSurplus, expect)
 	}

@@ -94,6 +94,7 @@ func (clock) Synchronised() (bool, error) {
 // directoryUnits is what directoryUnit needs of systemd.
 type directoryUnits interface {
 	Start(ctx context.Context, unit string) error
+	Stop(ctx context.Context, unit string) error
 	Restart(ctx context.Context, unit string) error
 	Activating(ctx context.Context, unit string) (bool, error)
 }
@@ -157,6 +158,10 @@ func (d directoryUnit) run(ctx context.Context, old, data []byte, p directory.Pl
 		}
 	}
 	return d.units.Restart(ctx, layout.UnitDirectory)
+}
+
+func (d directoryUnit) Stop(ctx context.Context) error {
+	return d.units.Stop(ctx, layout.UnitDirectory)
 }
 
 func (d directoryUnit) BindKey(ctx context.Context, inst, hw, keyHash string) error {

@@ -70,6 +70,7 @@ type fakeUnit struct {
 }
 
 func (u *fakeUnit) Start(context.Context, string) error { u.told = append(u.told, "start"); return nil }
+func (u *fakeUnit) Stop(context.Context, string) error  { u.told = append(u.told, "stop"); return nil }
 func (u *fakeUnit) Restart(context.Context, string) error {
 	u.told = append(u.told, "restart")
 	return nil

@@ -44,6 +44,13 @@ func (f fakeDirectory) Generation(uint64) (uint64, error) {
 	return f.s.generation, nil
 }
 
+func (f fakeDirectory) Stop(context.Context) error {
+	f.s.world.mu.Lock()
+	defer f.s.world.mu.Unlock()
+	f.s.directoryDown = true
+	return nil
+}
+
 func (f fakeDirectory) Start(ctx context.Context, run DirectoryRun) error {
 	if err := sleep(ctx, 100*time.Millisecond); err != nil {
 		return err

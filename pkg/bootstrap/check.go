@@ -97,16 +97,16 @@ func CheckStart(t Traces) error {
 	if s == nil {
 		return nil // never formed by this election; Kubernetes is the authority
 	}
+	if slices.Contains(s.VoidCAs(), t.CAHash) {
+		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, which was superseded: what was built here is void and stays down; "+
+			"bootstrap status says how to give this server to the cluster", t.CAHash)
+	}
 	if s.IsSealed() {
 		if t.CAHash != "" && t.CAHash != s.Sealed.CAHash {
 			return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, the cluster was sealed with %s: "+
 				"what runs here belongs to another cluster; kubeadm reset, then let muster.service join", t.CAHash, s.Sealed.CAHash)
 		}
 		return nil
-	}
-	if slices.Contains(s.VoidCAs(), t.CAHash) {
-		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, which was superseded: what was built here is void and stays down; "+
-			"bootstrap status says how to give this server to the cluster", t.CAHash)
 	}
 	if !s.HoldsGo() {
 		return nil

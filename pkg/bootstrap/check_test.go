@@ -132,7 +132,17 @@ func TestCheckStart(t *testing.T) {
 		return "this server holds GO of epoch " + epoch + ", which is not sealed and was not confirmed by enough servers since this boot: " +
 			"it stays down until they answer, because another may have taken its place; bootstrap status shows who is missing"
 	}
+	const void = "the CA in /etc/kubernetes/pki has the hash sha256:1111, which was superseded: what was built here is void and stays down; " +
+		"bootstrap status says how to give this server to the cluster"
+	superseded := func(t *Traces) { t.State = state(leads(me), goValue, leads(cp2), goValue) }
 	runChecks(t, CheckStart, []check{
+		{"superseded", chosen(superseded), void},
+		{"superseded, the others are sealed", chosen(func(t *Traces) { superseded(t); t.State.Sealed = election.Sealed{Epoch: 1, CAHash: checkCA2} }), void},
+		{"superseded, reset since", chosen(func(t *Traces) { superseded(t); t.CAHash = "" }), ""},
+		{"superseded, and joined since", chosen(func(t *Traces) {
+			superseded(t)
+			t.CAHash, t.State.Sealed = checkCA2, election.Sealed{Epoch: 1, CAHash: checkCA2}
+		}), ""},
 		{"no state: Kubernetes decides", chosen(func(t *Traces) { t.State = nil }), ""},
 		{"another cluster's state that holds GO", chosen(func(t *Traces) { t.SpecID = "77"; t.Stands = false }), unconfirmed("0")},
 		{"a cluster file that cannot be read", chosen(func(t *Traces) { t.SpecID = ""; seal(t); t.Stands = false }), ""},

@@ -53,8 +53,12 @@ func TestLeaderDies(t *testing.T) {
 					if stage.hold == "init" {
 						cp1.initBlocks = make(chan struct{})
 					}
+					w.boot("cp1") // first, or enough others might vote without it
+					synctest.Wait()
 					for _, s := range w.servers {
-						w.boot(s.name)
+						if s != cp1 {
+							w.boot(s.name)
+						}
 					}
 					w.awaitStage(t, cp1, stage.reached)
 					w.powerOff("cp1")

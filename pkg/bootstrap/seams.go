@@ -117,6 +117,8 @@ type Directory interface {
 	// Start brings it up and returns when it answers. Without peers only the one
 	// who may make it has one that starts.
 	Start(ctx context.Context, run DirectoryRun) error
+	// Stop ends what runs of it here.
+	Stop(ctx context.Context) error
 	// BindKey binds an instance to the first key it enrols with; another one
 	// wraps agent.ErrRefused.
 	BindKey(ctx context.Context, inst, hw, keyHash string) error

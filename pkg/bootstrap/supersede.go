@@ -21,14 +21,14 @@ func (a *Agent) voidNode(s election.State) bool {
 // anybody: it must not rise, alone or among others.
 func (a *Agent) standDown(ctx context.Context) error {
 	return a.until(ctx, "the units of a cluster that was superseded to stop", func(ctx context.Context) error {
-		return errors.Join(a.Speaker.Stop(ctx), a.Kubernetes.StandDown(ctx))
+		return errors.Join(a.Speaker.Stop(ctx), a.Directory.Stop(ctx), a.Kubernetes.StandDown(ctx))
 	})
 }
 
 func (a *Agent) voidText(d election.Decree) error {
 	return fmt.Errorf("the node on this server has the CA %s, which was superseded by an operator's order: %s leads epoch %d with CA %s; "+
 		"kubelet, kubeadm and announcer stay down here; to give this server to the cluster reinstall it, or run: "+
-		"kubeadm reset -f; rm -rf /etc/kubernetes /var/lib/etcd/member /var/lib/muster/pki /var/lib/muster/directory; reboot",
+		"kubeadm reset -f; rm -rf /etc/kubernetes/* /var/lib/etcd/member /var/lib/muster/pki /var/lib/muster/directory; reboot",
 		a.Kubernetes.NodeCA(), d.Leader.Name, d.Epoch, d.Leader.CAHash)
 }
 

@@ -97,7 +97,7 @@ func (w *world) oldLeaderComesBack(t *testing.T) {
 	w.boot("cp1")
 	time.Sleep(10 * time.Minute)
 	st := old.agent.board.read()
-	if st.Phase != member.Stopped || !old.down || !strings.Contains(st.Problem, "which was superseded by an operator's order: cp2 leads epoch 1") {
+	if st.Phase != member.Stopped || !old.down || !old.directoryDown || !strings.Contains(st.Problem, "which was superseded by an operator's order: cp2 leads epoch 1") {
 		t.Errorf("the old leader is in phase %s, stopped its units: %v, says %q", st.Phase, old.down, st.Problem)
 	}
 	inits, _ := w.ledger()

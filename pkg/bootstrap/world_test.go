@@ -69,6 +69,8 @@ type testServer struct {
 	origin      string // what is said of this instance's beginning
 	traces      string // of a cluster on its disk
 
+	directoryDown bool // as down, of the directory
+
 	running    bool
 	agent      *Agent
 	server     *Server

@@ -385,14 +385,14 @@ func (h *heldGO) staysDown(unit, init string) {
 func (h *heldGO) testOldAmongOthers(t *testing.T) {
 	h.t = t
 	h.must(h.old.Plug(h.ctx))
-	h.awaitStopped()
-	const other, formed = "what runs here belongs to another cluster", "a second kubeadm init would make a second cluster"
-	h.staysDown(other, formed)
+	h.awaitStopped() // its agent was started anew by systemd, when it heard of the decree
+	const void, formed = "which was superseded: what was built here is void and stays down", "a second kubeadm init would make a second cluster"
+	h.staysDown(void, formed)
 	// And once more from power-on, now that it knows.
 	h.must(h.old.PowerLoss(h.ctx))
 	h.must(h.old.Boot(h.ctx))
 	h.awaitStopped()
-	h.staysDown(other, formed)
+	h.staysDown(void, formed)
 	h.testCluster(t, h.next)
 	h.initsRanOn(h.next)
 }

@@ -161,35 +161,42 @@ func (p *plane) end(t *testing.T) {
 
 const nodePath = "/api/v1/nodes/"
 
-// Two control planes find all copies of the directory lost and want to make the
-// next generation at once. One wins the swap and makes it from what Kubernetes
-// knows; the other joins it. Neither the plan nor the winner's right makes another.
-func TestTwoControlPlanesRaceForAGeneration(t *testing.T) {
+// lostDirectory is a cluster of two control planes and a worker that nobody
+// recorded, whose directory of generation 0 is lost; records are what generation 1
+// has to hold.
+func lostDirectory(t *testing.T) (planes []*plane, records []member.Record) {
+	t.Helper()
 	spec := strings.Repeat("4", 32)
 	ca, err := identity.NewAuthority(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	kube := startAPI(t)
-	planes := []*plane{newPlane(t, spec, ca, "1", kube), newPlane(t, spec, ca, "5", kube)}
-	var want []member.Record
+	planes = []*plane{newPlane(t, spec, ca, "1", kube), newPlane(t, spec, ca, "5", kube)}
 	for i, p := range planes {
 		name := fmt.Sprintf("cp%d", i+1)
 		kube.Set(nodePath+name, fmt.Sprintf(`{"metadata":{"name":%q,"labels":{"node-role.kubernetes.io/control-plane":""}},"status":{"addresses":[{"type":"InternalIP","address":"127.0.0.1"}]}}`, name))
-		want = append(want, member.Record{Inst: p.inst, HW: strings.Repeat("2", 32), Name: name, Address: p.plan.Address.Addr(), Role: member.ControlPlane, First: i == 0, Key: "sha256:" + strings.Repeat(fmt.Sprint(i), 64)})
+		records = append(records, member.Record{Inst: p.inst, HW: strings.Repeat("2", 32), Name: name, Address: p.plan.Address.Addr(), Role: member.ControlPlane, First: i == 0, Key: "sha256:" + strings.Repeat(fmt.Sprint(i), 64)})
 		for _, other := range planes {
 			p.plan.Peers = append(p.plan.Peers, other.plan.Address)
 		}
 	}
 	kube.Set(nodePath+"w1", `{"metadata":{"name":"w1"},"status":{"addresses":[{"type":"InternalIP","address":"10.0.0.9"}]}}`)
-	want = append(want, member.Record{Inst: member.UnknownInst("w1"), HW: member.UnknownHW, Name: "w1", Address: netip.MustParseAddr("10.0.0.9"), Role: member.Worker})
-	if err := planes[0].api.Mirror(t.Context(), want[:2]); err != nil {
+	records = append(records, member.Record{Inst: member.UnknownInst("w1"), HW: member.UnknownHW, Name: "w1", Address: netip.MustParseAddr("10.0.0.9"), Role: member.Worker})
+	if err := planes[0].api.Mirror(t.Context(), records[:2]); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := planes[0].api.WriteLease(t.Context(), plan.Lease{CAHash: planes[0].plan.CAHash, Holder: planes[0].inst, Beat: 9}); err != nil {
 		t.Fatal(err)
 	}
+	return planes, records
+}
 
+// Two control planes find all copies of the directory lost and want to make the
+// next generation at once. One wins the swap and makes it from what Kubernetes
+// knows; the other joins it. Neither the plan nor the winner's right makes another.
+func TestTwoControlPlanesRaceForAGeneration(t *testing.T) {
+	planes, want := lostDirectory(t)
 	steps := make([]plan.LeaseStep, len(planes))
 	var both sync.WaitGroup
 	for i, p := range planes {

@@ -29,20 +29,7 @@ func TestFalseDirectoryIsNotJoined(t *testing.T) {
 			hosts[1].stop(t)
 			test.change(&hosts[1].config)
 			hosts[1].config.Dir = DataDir(filepath.Join(hosts[1].dir, "data"), 9, 9)
-			said := make(chan string, 8)
-			hosts[1].config.Status = func(text string) { said <- text }
-			hosts[1].begin(t)
-			want := "which is not joined, runs at " + hosts[0].config.Address.String()
-			for text := ""; !strings.Contains(text, want); {
-				select {
-				case text = <-said:
-				case err := <-hosts[1].done:
-					hosts[1].cancel = nil
-					t.Fatalf("ended: %v", err)
-				case <-time.After(20 * time.Second):
-					t.Fatalf("does not say %q; last: %q", want, text)
-				}
-			}
+			hosts[1].beginAndSay(t, "which is not joined, runs at "+hosts[0].config.Address.String())
 			hosts[1].stop(t)
 			if nodes, err := hosts[0].client.Nodes(deadline(t)); err != nil || len(nodes) != 2 || nodes[1].Role == "voter" {
 				t.Errorf("nodes of the directory: %v, %v; want the former two and one voter", nodes, err)

@@ -94,23 +94,8 @@ func TestNextGeneration(t *testing.T) {
 	hosts[0].run(t)
 
 	// The third comes back as it was: alone with the old generation it never answers.
-	waiting := make(chan struct{}, 8)
-	hosts[2].config.Status = func(text string) {
-		if strings.HasPrefix(text, "waiting since") {
-			waiting <- struct{}{}
-		}
-	}
-	hosts[2].begin(t)
-	select {
-	case <-waiting:
-	case err := <-hosts[2].done:
-		hosts[2].cancel = nil
-		t.Fatalf("the old member ended: %v", err)
-	case <-time.After(20 * time.Second):
-		t.Fatal("the old member does not say that it waits")
-	}
+	hosts[2].beginAndSay(t, "waiting since")
 	hosts[2].stop(t)
-	hosts[2].config.Status = nil
 	hosts[2].next(t, 1, nil)
 	hosts[2].run(t)
 	if _, err := os.Stat(oldDir); !errors.Is(err, os.ErrNotExist) {

@@ -76,21 +76,7 @@ func TestWaitingIsNoFailedStart(t *testing.T) {
 	if err := os.WriteFile(starts, []byte("2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	waiting := make(chan struct{}, 8)
-	h.config.Status = func(text string) {
-		if strings.HasPrefix(text, "waiting since") {
-			waiting <- struct{}{}
-		}
-	}
-	h.begin(t)
-	select {
-	case <-waiting:
-	case err := <-h.done:
-		h.cancel = nil
-		t.Fatalf("ended: %v", err)
-	case <-time.After(15 * time.Second):
-		t.Fatal("does not say that it waits")
-	}
+	h.beginAndSay(t, "waiting since")
 	if data, err := os.ReadFile(starts); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("failed starts while it waits: %q, %v; expected none", data, err)
 	}

@@ -233,6 +233,26 @@ func (h *host) begin(t *testing.T) {
 	t.Cleanup(func() { h.stop(t) })
 }
 
+// beginAndSay starts the host in this process and waits until its status has a text.
+func (h *host) beginAndSay(t *testing.T, want string) {
+	t.Helper()
+	said := make(chan string, 64)
+	h.config.Status = func(text string) { said <- text }
+	h.begin(t)
+	h.config.Status = nil
+	late := time.After(20 * time.Second)
+	for text := ""; !strings.Contains(text, want); {
+		select {
+		case text = <-said:
+		case err := <-h.done:
+			h.cancel = nil
+			t.Fatalf("%s ended: %v", h.config.Address, err)
+		case <-late:
+			t.Fatalf("%s does not say %q; last: %q", h.config.Address, want, text)
+		}
+	}
+}
+
 func (h *host) awaitReady(t *testing.T) {
 	t.Helper()
 	select {

@@ -133,11 +133,11 @@ func (a *Agent) watchLease(ctx context.Context, d election.Decree, run Directory
 			a.complain(err)
 			continue
 		}
-		sight, watch = watch.Look(sight, a.Now())
+		sight, watch = watch.Look(sight, time.Now())
 		decision := plan.DecideLease(sight)
 		if decision.Step == plan.LeaseTake {
 			if sight.Elsewhere = a.answersElsewhere(ctx, d); sight.Elsewhere != "" {
-				sight, watch = watch.Look(sight, a.Now())
+				sight, watch = watch.Look(sight, time.Now())
 				decision = plan.DecideLease(sight)
 			}
 		}

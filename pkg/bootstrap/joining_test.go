@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 )
 
@@ -116,4 +117,41 @@ func (w *world) wantNoProblem(t *testing.T, names ...string) {
 			t.Errorf("%s has the problem %q", name, st.Problem)
 		}
 	}
+}
+
+// A server that joined a cluster which is given up afterwards is named by the
+// order, stands down, and goes over to the next one when its user-data says so.
+func TestJoiningSuperseded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 2)
+		defer w.shutdown()
+		for _, name := range []string{"cp1", "w1", "w2"} {
+			w.boot(name)
+		}
+		w.formed(time.Hour, "cp1", "w1", "w2")
+		late := w.joiner("w8", w.named("cp1").caHash())
+		w.boot("w8")
+		w.formed(time.Hour, "w8")
+		w.powerOff("cp1")
+		w.boot("cp2")
+		pass(time.Minute)
+		order := election.Supersede{Dead: w.named("cp1").state.Hardware.HW}
+		if _, err := w.named("cp2").server.Supersede(t.Context(), true, order, "w1,w2,w8"); err != nil {
+			t.Fatal(err)
+		}
+		w.formed(10*time.Minute, "cp2")
+		if st := w.status("w8"); st.Phase != member.Stopped || !late.down || !strings.Contains(st.Problem, "cp2 leads epoch 1") {
+			t.Errorf("w8 is in phase %s, stopped its units: %v, says %q", st.Phase, late.down, st.Problem)
+		}
+
+		w.powerOff("w8")
+		late.nodeCA = "" // reset, as its sentence says
+		w.boot("w8")
+		pass(time.Minute)
+		w.says("w8", member.RollCall, "this server joins the cluster with CA "+late.joinCA)
+		w.powerOff("w8")
+		late.joinCA = w.named("cp2").caHash()
+		w.boot("w8")
+		w.formed(10*time.Minute, "w8")
+	})
 }

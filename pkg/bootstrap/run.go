@@ -178,7 +178,7 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 		work.Go(func() error { return a.watchFitness(ctx) })
 	}
 
-	decree, err := a.decide(ctx)
+	decree, err := a.decide(ctx, void)
 	if err != nil {
 		return err
 	}
@@ -333,10 +333,11 @@ func (a *Agent) awaitPrepared(ctx context.Context) error {
 func (a *Agent) joining() bool { return a.Cluster.Spec.Join.CA != "" }
 
 // decide is step 6: it returns when GO is decided, whoever holds it. A joining
-// server hears of it when the cluster is sealed.
-func (a *Agent) decide(ctx context.Context) (election.Decree, error) {
+// server waits until the cluster that it pins is sealed, unless its node is void
+// and stays down.
+func (a *Agent) decide(ctx context.Context, void bool) (election.Decree, error) {
 	return a.awaitDecree(ctx, func(d election.Decree) bool {
-		if d.Phase == election.PhaseGo || d.Phase == election.PhaseSealed {
+		if d.Phase == election.PhaseSealed || d.Phase == election.PhaseGo && (void || !a.joining()) {
 			return true
 		}
 		if d.Votes >= d.Quorum && d.Quorum > 0 && !a.joining() && a.board.read().Phase == member.RollCall {

@@ -1,6 +1,7 @@
 package election
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,5 +53,35 @@ func TestJoining(t *testing.T) {
 	}
 	if d := w.servers[3].core.Decree(); d.Leader.Name != "cp0" {
 		t.Errorf("the joiner knows the leader as %q", d.Leader.Name)
+	}
+}
+
+// TestJoiningSuperseded: a server that joined a cluster learns that it was
+// superseded, and does not go over to another CA than the one that it pins.
+func TestJoiningSuperseded(t *testing.T) {
+	w := newWorld(t, 3, cluster.QuorumSafe)
+	late := testConfig(3, cluster.QuorumSafe)
+	late.Joining, late.JoinCA = true, "sha256:ca-inst001"
+	w.add(late)
+	w.bootAll()
+	w.meet(w.servers...)
+	w.run(time.Minute)
+	w.step(w.servers[0], InitDone{Endpoint: "e:6443"})
+	w.run(time.Minute)
+	w.wantPhases("sealed sealed sealed sealed")
+	w.servers[0].up = false
+	w.meet(w.servers[1:]...)
+	w.step(w.servers[1], Supersede{Dead: w.servers[0].hw, LoseCluster: true})
+	w.run(time.Minute)
+	w.wantPhases("off go go go")
+	joiner := w.servers[3].core
+	if void := joiner.State().VoidCAs(); !slices.Contains(void, late.JoinCA) {
+		t.Errorf("void are %q", void)
+	}
+	w.step(w.servers[1], InitDone{Endpoint: "e:6443"})
+	w.run(time.Minute)
+	w.wantPhases("off sealed sealed go")
+	if got := w.servers[3].core.Explain(); !strings.Contains(got, "those in sight are of another: cp1, cp2: CA sha256:ca-inst002") {
+		t.Errorf("Explain = %q", got)
 	}
 }

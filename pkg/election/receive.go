@@ -17,6 +17,9 @@ func (s *step) receive(from Sender, m Message) {
 		if !m.Joining && !s.cfg.Joining {
 			s.stranger(from, m)
 		}
+		if s.cfg.Joining && !m.Joining && len(s.state.Slots) > 0 {
+			s.learn(from, m) // the cluster that it joined may have been superseded
+		}
 		s.hearSealed(from, m)
 		if m.Kind == Ask || m.Kind == Tidings {
 			s.send(from.Inst, Message{Kind: Tell})
@@ -126,6 +129,7 @@ func (s *step) contradiction(text string) {
 // operator or this server's own user-data confirms it.
 func (s *step) hearSealed(from Sender, m Message) {
 	known := s.state.Sealed
+	pinned := !s.cfg.Joining || m.Sealed.CAHash == s.cfg.JoinCA
 	switch l, epoch, _ := s.state.Leader(); {
 	case m.Sealed == (Sealed{}) || s.outdated(m.Sealed):
 		return
@@ -140,10 +144,10 @@ func (s *step) hearSealed(from Sender, m Message) {
 		return
 	case s.state.IsSealed() && s.state.known() > 0:
 		return // a decree that supersedes this one; the server that spreads it tells how it came to be
-	case s.state.Gone() && m.Sealed.same(Sealed{Epoch: epoch, CAHash: l.CAHash}):
+	case pinned && s.state.Gone() && m.Sealed.same(Sealed{Epoch: epoch, CAHash: l.CAHash}):
 		s.settleSealed(m.Sealed)
 		return
-	case s.state.Gone() && m.Sealed.Epoch <= epoch:
+	case pinned && s.state.Gone() && m.Sealed.Epoch <= epoch:
 		s.contradiction(fmt.Sprintf("%s says that epoch %d is sealed with CA %s, but epoch %d was decreed with CA %s",
 			m.Name, m.Sealed.Epoch, m.Sealed.CAHash, epoch, l.CAHash))
 		return

@@ -69,6 +69,9 @@ func (f fakeDirectory) Start(ctx context.Context, run DirectoryRun) error {
 		w.book.generation, w.book.lost = run.Generation, false
 		w.book.made = append(w.book.made, fmt.Sprintf("%d by %s", run.Generation, f.s.name))
 		for _, r := range plan.Refill(slices.Collect(maps.Values(w.book.mirror)), nil) {
+			if r.Removed {
+				continue
+			}
 			w.rows = append(w.rows, member.Member{Inst: r.Inst, HW: r.HW, Name: r.Name, Address: r.Address, Role: r.Role, Phase: member.Ready, Epoch: run.Epoch})
 			w.bound[r.Inst] = r.Key
 		}

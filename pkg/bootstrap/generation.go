@@ -127,8 +127,9 @@ func (a *Agent) watchLease(ctx context.Context, d election.Decree, run Directory
 		sight, err := a.seeLease(ctx, run)
 		if err != nil {
 			watch = plan.LeaseWatch{} // it must be seen without a break
-			if a.directory.Load() {
-				err = nil // nothing is lost; why the API server does not answer is said elsewhere
+			if a.directory.Load() {   // nothing is lost
+				a.Log.Debug("reading the Lease", "error", err)
+				err = nil
 			}
 			a.complain(err)
 			continue
@@ -176,11 +177,11 @@ func (a *Agent) act(ctx context.Context, run DirectoryRun, decision plan.LeaseDe
 		}
 	case plan.LeaseTake:
 		a.complain(errors.New(decision.Why))
-		written, err := a.Authority.WriteLease(ctx, decision.Lease)
+		written, err := a.take(ctx, decision.Lease)
 		if err != nil {
 			a.complain(err)
 		}
-		if err == nil && written { // else another was faster, and the next look shows it
+		if written {
 			a.heard(decision.Lease.Generation)
 			return next, true
 		}
@@ -188,6 +189,22 @@ func (a *Agent) act(ctx context.Context, run DirectoryRun, decision plan.LeaseDe
 		a.complain(errors.New(decision.Why))
 	}
 	return run, false
+}
+
+// take swaps the Lease for the next generation; false without an error says that
+// another was faster, which the next look shows. A server that was removed, and
+// whose Kubernetes nobody stopped, takes none: nobody would join it.
+func (a *Agent) take(ctx context.Context, l plan.Lease) (bool, error) {
+	kept, err := a.Authority.Mirrored(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range kept {
+		if r.Inst == a.self.Inst && r.Removed {
+			return false, errors.New("this server was removed from the cluster, so it makes no directory: run kubeadm reset here and switch it off, or reinstall it")
+		}
+	}
+	return a.Authority.WriteLease(ctx, l)
 }
 
 // complain puts what is wrong with the directory into status; nil is nothing. It

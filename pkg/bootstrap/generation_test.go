@@ -275,6 +275,34 @@ func TestNoGenerationWithoutKubernetes(t *testing.T) {
 	})
 }
 
+// A control plane that was removed, and whose Kubernetes nobody stopped, makes no
+// directory.
+func TestRemovedServerTakesNoGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 0)
+		defer w.shutdown()
+		w.formBook("cp1", "cp2")
+		gone := w.named("cp2")
+		w.mu.Lock()
+		w.rows = slices.DeleteFunc(w.rows, func(m member.Member) bool { return m.Inst == gone.inst })
+		w.removed, w.book.mirror[gone.inst] = gone.inst, member.Record{Inst: gone.inst, Name: "cp2", Removed: true}
+		w.mu.Unlock()
+		w.powerOff("cp1")
+		w.loseDirectory()
+		w.until(10*time.Minute, "status to say why", func() error {
+			if text := gone.agent.lost.Load(); text == nil || !strings.Contains(*text, "was removed from the cluster") {
+				return fmt.Errorf("%v", text)
+			}
+			return nil
+		})
+		if w.book.lease.Generation != 0 {
+			t.Errorf("the Lease is %+v, expected generation 0", w.book.lease)
+		}
+		w.boot("cp1")
+		w.answering(10*time.Minute, 1, "cp1")
+	})
+}
+
 // A directory of an older generation, even with a majority of its own, lets nobody
 // into Kubernetes; what it gave its word for is restored in the one that stands.
 func TestOlderGenerationLetsNobodyIn(t *testing.T) {

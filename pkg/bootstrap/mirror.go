@@ -30,7 +30,7 @@ func (a *Agent) mirror(ctx context.Context) error {
 		if records, err = a.Directory.Records(ctx); err != nil {
 			return err
 		}
-		// What it did not take, it decided otherwise: that member was removed.
+		// What it did not take, it decided otherwise: another has that name.
 		missing, changed = plan.CompareRecords(records, kept)
 		for _, r := range missing {
 			gone = append(gone, r.Inst)
@@ -86,7 +86,7 @@ func (s *Server) vouch(ctx context.Context, db Directory, inst string) error {
 		return err
 	}
 	for _, r := range records {
-		if r.Inst == inst {
+		if r.Inst == inst && !r.Removed {
 			return a.Authority.Mirror(ctx, []member.Record{r})
 		}
 	}

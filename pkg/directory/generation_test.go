@@ -82,11 +82,18 @@ func TestNextGeneration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if _, err := hosts[0].client.ClaimRole(ctx, claim(6, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hosts[0].client.Remove(ctx, claim(6, 3).Name, true); err != nil {
+		t.Fatal(err)
+	}
 	before := records(t, hosts[1])
 	oldDir := hosts[2].config.Dir
 	stopAll(t, hosts)
 	hosts[0].wipe(t)
 	hosts[1].wipe(t)
+	remove(t, filepath.Dir(hosts[2].config.Dir), RevokedFile) // nobody remembers the removal but the records
 
 	hosts[1].next(t, 1, plan.Refill(before, nil))
 	hosts[1].run(t)
@@ -119,6 +126,9 @@ func TestNextGeneration(t *testing.T) {
 	}
 	if err := hosts[2].client.BindKey(ctx, inst(4), inst(1004), key("e")); !errors.Is(err, ErrKeyTaken) {
 		t.Errorf("another key of the worker: %v, want ErrKeyTaken", err)
+	}
+	if _, err := hosts[0].client.ClaimRole(ctx, claim(6, 3)); !errors.Is(err, ErrRevoked) {
+		t.Errorf("the removed server asks again: %v, want ErrRevoked", err)
 	}
 	if turn, err := hosts[0].client.AcquireJoin(ctx, inst(1)); err != nil || turn.Token <= 1<<32 {
 		t.Errorf("the first turn of generation 1: %+v, %v; want a token above all of generation 0", turn, err)

@@ -9,7 +9,7 @@ import (
 )
 
 // Records returns what must be kept elsewhere to make the directory again: all
-// members with their keys, in the order of Members.
+// members with their keys, in the order of Members, then those that were removed.
 func (s *store) Records(ctx context.Context) ([]member.Record, error) {
 	out := []member.Record{}
 	err := retry(ctx, "read the members' records", func(ctx context.Context) error {
@@ -21,11 +21,18 @@ func (s *store) Records(ctx context.Context) ([]member.Record, error) {
 		if err != nil {
 			return err
 		}
+		revoked, err := s.revoked(ctx)
+		if err != nil {
+			return err
+		}
 		out = out[:0]
 		for _, r := range rows {
 			out = append(out, member.Record{
 				Inst: r.Inst, HW: r.HW, Name: r.Name, Address: r.Address, Role: r.Role, First: r.first, Key: keys[r.Inst],
 			})
+		}
+		for _, r := range revoked {
+			out = append(out, member.Record{Inst: r.Inst, HW: r.HW, Name: r.Name, Address: r.Address, First: r.First, Removed: true})
 		}
 		return nil
 	})
@@ -61,7 +68,7 @@ func (s *store) Restore(ctx context.Context, records []member.Record) error {
 	}
 	return retry(ctx, "restore members", func(ctx context.Context) error {
 		for _, r := range records {
-			r.First = false // the first place was given away with the first rows
+			r.First = r.First && r.Removed // the first place was given away with the first rows
 			if err := s.insert(ctx, s.db, r); err != nil {
 				return err
 			}
@@ -80,6 +87,8 @@ func validRecord(r member.Record) error {
 	switch err := claim.validate(); {
 	case err != nil:
 		return err
+	case r.Removed:
+		return nil
 	case r.Role != member.ControlPlane && r.Role != member.Worker:
 		return fmt.Errorf("%w: role %q of %s is none", ErrInvalid, r.Role, r.Name)
 	case r.Key != "" && !validHash(r.Key):
@@ -103,10 +112,23 @@ AND EXISTS (SELECT 1 FROM meta WHERE ` + isTrue + `)`
 INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch)
 SELECT ?4, ?5, ?6, ?7, ?8, ?9, ?10, '', meta.epoch FROM meta WHERE ` + isTrue + `
 AND NOT EXISTS (SELECT 1 FROM revoked WHERE inst = ?4) ON CONFLICT DO NOTHING`
+
+	removedStatement = `
+INSERT INTO revoked (inst, hw, name, address, first, epoch)
+SELECT ?4, ?5, ?6, ?7, ?8, meta.epoch FROM meta WHERE ` + isTrue + ` ON CONFLICT DO NOTHING`
+
+	dropStatement = `DELETE FROM member WHERE inst = ?4 AND EXISTS (SELECT 1 FROM meta WHERE ` + isTrue + `)`
 )
 
 // insert writes one record, if neither instance nor name have a row.
 func (s *store) insert(ctx context.Context, to execer, r member.Record) error {
+	if r.Removed {
+		if _, err := to.ExecContext(ctx, removedStatement, s.args(r.Inst, r.HW, r.Name, r.Address.String(), number(r.First))...); err != nil {
+			return err
+		}
+		_, err := to.ExecContext(ctx, dropStatement, s.args(r.Inst)...)
+		return err
+	}
 	if err := s.adopt(ctx, to, r); err != nil {
 		return err
 	}

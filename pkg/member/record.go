@@ -6,17 +6,18 @@ import (
 	"net/netip"
 )
 
-// Record is what a lost directory is made again from: a member as Kubernetes keeps
-// it for that day. It says nothing of phases, which the members tell anew.
+// Record is what a lost directory is made again from: a member, or one that was
+// removed, as Kubernetes keeps it for that day. It says nothing of phases, which the members tell anew.
 type Record struct {
 	Inst    string     `json:"inst"`
 	HW      string     `json:"hw"`
 	Name    string     `json:"name"`
 	Address netip.Addr `json:"address"`
 	Role    Role       `json:"role"`
-	First   bool       `json:"first,omitempty"` // has the place that is kept for the holder of GO
-	Key     string     `json:"key,omitempty"`   // sha256:… of the key that the instance enrolled with
-	Phase   Phase      `json:"phase,omitempty"` // empty: the row is as after a claim
+	First   bool       `json:"first,omitempty"`   // has the place that is kept for the holder of GO
+	Key     string     `json:"key,omitempty"`     // sha256:… of the key that the instance enrolled with
+	Removed bool       `json:"removed,omitempty"` // it was removed for ever; no role then
+	Phase   Phase      `json:"phase,omitempty"`   // empty: the row is as after a claim
 }
 
 // UnknownHW is the hardware of a record whose instance nobody knows.

@@ -17,7 +17,8 @@ type ClusterNode struct {
 
 // Refill gives the rows of a new generation of the directory: the records that
 // Kubernetes keeps of the members, and for each node that none of them names a row
-// that keeps its name and, for a control plane, its place.
+// that keeps its name and, for a control plane, its place. A removed member's node
+// that nobody deleted yet keeps nothing.
 func Refill(records []member.Record, nodes []ClusterNode) []member.Record {
 	rows := slices.Clone(records)
 	known := map[string]bool{}
@@ -36,21 +37,27 @@ func Refill(records []member.Record, nodes []ClusterNode) []member.Record {
 		}
 		rows = append(rows, member.Record{Inst: member.UnknownInst(n.Name), HW: member.UnknownHW, Name: n.Name, Address: n.Address, Role: role})
 	}
-	// Control planes first: where two records claim one instance or one name, it is
+	// Those removed first, then control planes: where two records claim one instance or one name, it is
 	// theirs.
 	slices.SortFunc(rows, func(a, b member.Record) int {
 		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Inst, b.Inst))
 	})
 	taken := map[string]bool{}
 	rows = slices.DeleteFunc(rows, func(r member.Record) bool {
-		double := taken["inst "+r.Inst] || taken["name "+r.Name]
-		taken["inst "+r.Inst], taken["name "+r.Name] = true, true
+		double := taken["inst "+r.Inst] || !r.Removed && taken["name "+r.Name]
+		taken["inst "+r.Inst] = true
+		if !r.Removed {
+			taken["name "+r.Name] = true
+		}
 		return double
 	})
 	first := false
 	for i := range rows {
-		rows[i].First, first = rows[i].First && !first, first || rows[i].First
 		rows[i].Phase = ""
+		if rows[i].Removed {
+			continue
+		}
+		rows[i].First, first = rows[i].First && !first, first || rows[i].First
 		if there[rows[i].Name] {
 			rows[i].Phase = member.Ready
 		}

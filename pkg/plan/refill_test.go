@@ -25,6 +25,8 @@ func TestRefill(t *testing.T) {
 	namesake := record("z", "cp2", 8, member.Worker)
 	doubleFirst := cp2
 	doubleFirst.First = true
+	gone := member.Record{Inst: "b", HW: "hw-b", Name: "cp2", Address: at(2), First: true, Removed: true}
+	again := record("n", "cp2", 2, member.ControlPlane)
 	for _, test := range []struct {
 		name    string
 		records []member.Record
@@ -37,6 +39,9 @@ func TestRefill(t *testing.T) {
 		{"an instance twice", []member.Record{impostor, cp1}, nodes[2:], []member.Record{ready(cp1)}},
 		{"a name twice", []member.Record{namesake, cp2}, nodes[1:2], []member.Record{ready(cp2)}},
 		{"the first place twice", []member.Record{cp1, doubleFirst}, nil, []member.Record{cp1, cp2}},
+		{"removed, its node not yet deleted", []member.Record{cp1, gone}, []ClusterNode{{"cp2", at(2), true}}, []member.Record{gone, cp1}},
+		{"removed, and back under the same name", []member.Record{gone, again, cp1}, nodes[1:2], []member.Record{gone, cp1, ready(again)}},
+		{"removed, and a stale record", []member.Record{cp2, gone}, nil, []member.Record{gone}},
 		{"a node without address", nil, []ClusterNode{{Name: "w2"}}, nil},
 		{"nothing", nil, nil, nil},
 	} {

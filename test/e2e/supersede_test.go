@@ -71,6 +71,7 @@ type heldGO struct {
 	hw      string        // of old
 	all     []*rig.Server // old too
 	workers int
+	inits   int         // runs of kubeadm init on old before its power loss
 	next    *rig.Server // leads the next epoch
 }
 
@@ -317,6 +318,7 @@ func (h *heldGO) testOldAlone(t *testing.T) {
 	h.t = t
 	h.must(h.old.Unplug(h.ctx))
 	h.must(h.old.Boot(h.ctx))
+	h.inits = h.oldInits() // its agent has only begun to start
 	var st member.Status
 	h.eventually(2*time.Minute, "the old server to say why it stays down", func() error {
 		list, err := readStatus(h.ctx, h.old)
@@ -356,6 +358,14 @@ func (h *heldGO) heldBack(unit, sentence string) {
 	})
 }
 
+// oldInits counts the runs of kubeadm init on the old server, over all boots.
+func (h *heldGO) oldInits() int {
+	h.t.Helper()
+	journal, err := h.old.Journal(h.ctx, layout.UnitKubeadmInit)
+	h.must(err)
+	return strings.Count(journal, "Using Kubernetes version")
+}
+
 // refused starts kubeadm init by hand, which fails with a sentence.
 func (h *heldGO) refused(sentence string) {
 	h.t.Helper()
@@ -375,6 +385,11 @@ func (h *heldGO) refused(sentence string) {
 // staysDown tries everything by hand and looks at what came of it.
 func (h *heldGO) staysDown(unit, init string) {
 	h.t.Helper()
+	defer func() {
+		if n := h.oldInits(); n != h.inits {
+			h.t.Errorf("kubeadm init ran %d times on %s, %d before the power loss", n, h.old.Name, h.inits)
+		}
+	}()
 	h.heldBack(layout.UnitKubelet, unit)
 	h.heldBack(layout.UnitAnnounce, unit)
 	h.refused(init)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/member"
 )
 
 // TestClockSteps: clocks that jump by days in either direction, at any moment of
@@ -48,6 +49,27 @@ func TestWrongClockDoesNotLead(t *testing.T) {
 		w.formed(30*time.Minute, "cp1", "cp2", "cp3")
 		if inits, _ := w.ledger(); len(inits) != 1 || inits[0] == "cp1" {
 			t.Errorf("%v initialised, expected one whose clock is right", inits)
+		}
+	})
+}
+
+// The server that makes up the quorum is also the one whose clock was missing: GO
+// waits for a few round trips then, not for the next look at the clocks.
+func TestClocksAreComparedWhenTheQuorumIsHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 2)
+		defer w.shutdown()
+		w.cluster.Spec.Time.Require, w.clockUnsynced = cluster.TimePeers, true
+		for _, name := range []string{"cp1", "cp2", "w1"} {
+			w.boot(name)
+		}
+		pass(time.Minute + 300*time.Millisecond)
+		w.says("cp1", member.RollCall, "4 of 5 votes needed, 3 here")
+		w.boot("w2")
+		began := time.Now()
+		w.awaitStage(t, w.named("cp1"), func(_ *world, s *testServer) bool { return s.state.Gone() })
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("GO came %s after the fourth server, expected at most 0.1 s", took)
 		}
 	})
 }

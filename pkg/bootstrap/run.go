@@ -89,7 +89,8 @@ type Agent struct {
 	fabric Fabric
 	fence  *fence
 
-	reached milestone // as the journal was last told; of the fence alone
+	reached milestone     // as the journal was last told; of the fence alone
+	voters  chan struct{} // holds one when more or fewer voters are here
 
 	surplus surplus // who asks here and waits for an approval
 
@@ -112,7 +113,7 @@ type Agent struct {
 
 // New prepares a run.
 func New(m Machine) *Agent {
-	return &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{})}
+	return &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), voters: make(chan struct{}, 1)}
 }
 
 // Run brings this server into its cluster and keeps it there until ctx ends. It

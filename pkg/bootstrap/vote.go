@@ -153,6 +153,7 @@ func (a *Agent) watchFitness(ctx context.Context) error {
 			pause.Stop()
 			return nil
 		case <-prepared:
+		case <-a.voters: // the clock of one more may be what was missing
 		case <-pause.C:
 		}
 		pause.Stop()
@@ -253,6 +254,12 @@ func (a *Agent) logDecree(d election.Decree) {
 func (a *Agent) decreeChanged(d election.Decree) {
 	a.logDecree(d)
 	a.board.change(func(s *member.Status) {
+		if s.Decree.Votes != d.Votes {
+			select {
+			case a.voters <- struct{}{}:
+			default: // one that is not taken yet says as much
+			}
+		}
 		s.Decree = member.Decree{
 			State: string(d.Phase), Epoch: d.Epoch, Leader: d.Leader.Inst, LeaderName: d.Leader.Name,
 			CAHash: d.Leader.CAHash, Votes: d.Votes, Quorum: d.Quorum, Expect: d.Expect,

@@ -184,6 +184,24 @@ func compareRows(t *testing.T, before, after []member.Member) {
 	}
 }
 
+// Servers that reboot while the directory is lost are Ready without it.
+func TestRebootWithoutTheDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1)
+		defer w.shutdown()
+		w.formBook("cp1", "w1")
+		w.loseDirectory()
+		for _, name := range []string{"w1", "cp1"} {
+			w.powerOff(name)
+			w.boot(name)
+		}
+		w.formed(time.Minute, "cp1", "w1")
+		if got := w.book.lease.Generation; got != 0 || !w.book.lost {
+			t.Errorf("generation %d, lost: %t; expected that nothing was made yet", got, w.book.lost)
+		}
+	})
+}
+
 // A control plane that was off comes back with the older generation, and drops it
 // when it reads the Lease.
 func TestOldMemberDropsItsGeneration(t *testing.T) {

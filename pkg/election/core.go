@@ -234,7 +234,7 @@ func (s *step) drive() {
 // flush puts the effects in their order: what was promised is on disk before
 // anyone is told.
 func (s *step) flush() (Core, []Effect) {
-	var out []Effect
+	out := make([]Effect, 0, 2+len(s.sends)+len(s.rest))
 	if s.dirty {
 		s.state.Seq++
 		out = append(out, Persist{State: s.state})

@@ -154,8 +154,8 @@ func (s State) Decided() []Value {
 
 // known is the length of the decided prefix.
 func (s State) known() int {
-	for i, slot := range s.Slots {
-		if slot.Decided == (Value{}) {
+	for i := range s.Slots {
+		if s.Slots[i].Decided.Kind == "" {
 			return i
 		}
 	}

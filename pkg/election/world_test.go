@@ -43,10 +43,7 @@ type world struct {
 	now     time.Duration
 	insts   int
 	goHeld  map[string]bool // instances that ever held GO with the marker on disk
-	// crash, when set, says after how many effects of a step a server dies; a
-	// negative number is no crash.
-	crash func(s *server, effects int) int
-	plain bool // messages skip their codec
+	plain   bool            // messages skip their codec
 }
 
 func newWorld(t testing.TB, n int, rule string) *world {
@@ -112,15 +109,7 @@ func (w *world) step(s *server, e Event) {
 	}
 	var effects []Effect
 	s.core, effects = s.core.Step(e)
-	stop := -1
-	if w.crash != nil {
-		stop = w.crash(s, len(effects))
-	}
-	for i, effect := range effects {
-		if i == stop {
-			s.up = false
-			return
-		}
+	for _, effect := range effects {
 		switch effect := effect.(type) {
 		case Persist:
 			if effect.State.Seq != s.disk.Seq+1 && s.disk.Inst == effect.State.Inst {

@@ -67,14 +67,7 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *s
 		work.Go(func() error {
 			return rpc.Serve(ctx, agents, bar.list.Track(t.agentServer()), rpc.AgentHandler(server, bar.identify), log)
 		})
-		work.Go(func() error {
-			err := group.Run(ctx, func() []netip.Addr { return seeds(spec) })
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		})
-		work.Go(func() error { return seen.forward(ctx) })
+		work.Go(func() error { return seen.run(ctx, spec) })
 		work.Go(func() error { return bar.watch(ctx, called.Forget) })
 		return work.Wait()
 	}
@@ -153,6 +146,20 @@ func (r *roll) forward(ctx context.Context) error {
 			r.nudge()
 		}
 	}
+}
+
+// run looks for peers and tells of changes until ctx ends.
+func (r *roll) run(ctx context.Context, spec cluster.Spec) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		err := r.group.Run(ctx, func() []netip.Addr { return seeds(spec) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	work.Go(func() error { return r.forward(ctx) })
+	return work.Wait()
 }
 
 func (r *roll) Peers() []bootstrap.Peer {

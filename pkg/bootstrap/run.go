@@ -194,19 +194,22 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err != nil {
 		return err
 	}
-	switch {
-	case decree.Mine:
-		err = a.lead(ctx, work, decree)
-	case role == member.ControlPlane:
-		work.Go(func() error { return a.holdElasticIPs(ctx) })
-		err = a.joinControlPlane(ctx, work, decree)
-	default:
-		err = a.joinWorker(ctx, decree)
-	}
-	if err != nil {
+	if err := a.becomeNode(ctx, work, decree, role); err != nil {
 		return err
 	}
 	return a.stay(ctx)
+}
+
+// becomeNode is steps 7 and 8: this server makes the cluster, or joins it.
+func (a *Agent) becomeNode(ctx context.Context, work *errgroup.Group, d election.Decree, role member.Role) error {
+	switch {
+	case d.Mine:
+		return a.lead(ctx, work, d)
+	case role == member.ControlPlane:
+		work.Go(func() error { return a.holdElasticIPs(ctx) })
+		return a.joinControlPlane(ctx, work, d)
+	}
+	return a.joinWorker(ctx, d)
 }
 
 // readDevice is step 2 of the boot; identity may depend on it (identity.source:

@@ -21,13 +21,15 @@ type fenceCase struct {
 	servers   []serverCase
 	proposers int // the first servers; they may propose
 	wipes     int
-	attempts  int    // ballots in all
-	beyond    int    // and so many more that follow a decision by themselves
-	reduced   bool   // with the reductions 6 and 7: only while one slot is searched
-	goFit     bool   // LEADER is followed by GO
-	rerender  bool   // a server may boot with any of cfgs
-	mutant    string // a driver that is wrong, or none
-	acts      []Event
+	attempts  int      // ballots in all
+	beyond    int      // and so many more that follow a decision by themselves
+	reduced   bool     // with the reductions 6 and 7: only while one slot is searched
+	goFit     bool     // LEADER is followed by GO
+	rerender  bool     // a server may boot with any of cfgs
+	mutant    string   // a driver that is wrong, or none
+	acts      []Event  // an operator's orders to servers that propose
+	order     Event    // one that comes with every attempt
+	prologue  []string // steps before the search, by how they begin in a trace
 	start     func(x *table, i int) *State
 	turned    func(question) bool
 	holds     func([]question) string
@@ -133,7 +135,7 @@ func (f *fenceCase) search(t *testing.T, safe, large bool) verdict {
 		t.Skip("one goroutine: nothing for the race detector")
 	case large && !*deep:
 		t.Skip("large: make check-fence")
-	case testing.Short() && (f.attempts > 2 || f.goFit):
+	case testing.Short() && (f.attempts > 2 || f.goFit || f.wipes > 2):
 		t.Skip("short")
 	}
 	c := newChecker(t, f)
@@ -169,7 +171,8 @@ func demand(t *testing.T, c coverage, what ...string) {
 	t.Helper()
 	counts := map[string]int{
 		"begun": c.begun, "promised": c.promised, "nacked": c.nacked, "accepted": c.accepted, "decided": c.decided, "learned": c.learned,
-		"adopted": c.adopted, "lost": c.lost, "crashed": c.crashed, "wiped": c.wiped, "abdicated": c.abdicated, "held": c.held, "stood": c.stood,
+		"adopted": c.adopted, "lost": c.lost, "crashed": c.crashed, "wiped": c.wiped, "abdicated": c.abdicated, "lowered": c.lowered, "superseded": c.superseded,
+		"asked": c.asked, "held": c.held, "stood": c.stood,
 	}
 	for _, w := range what {
 		if n, ok := counts[w]; !ok || n == 0 {

@@ -5,9 +5,11 @@ import (
 	"slices"
 )
 
+// cell numbers a cell.
 func (c *checker) cell(x cell) uint16 {
 	var key [64]byte
 	k := binary.LittleEndian.AppendUint16(key[:0], x.local)
+	k = binary.LittleEndian.AppendUint16(k, x.deaf)
 	for _, a := range x.answers {
 		k = binary.LittleEndian.AppendUint16(k, a)
 	}
@@ -16,6 +18,9 @@ func (c *checker) cell(x cell) uint16 {
 		if len(c.cells) >= 1<<16 {
 			c.t.Fatal("too many cells: the search has to be smaller")
 		}
+		if l := c.locals[x.local].core; len(l.try.votes) > 1 || len(l.stand.votes) > 0 {
+			c.t.Fatalf("half a count in a situation, where servers that are alike change places: %+v", l.try)
+		}
 		id = uint16(len(c.cells))
 		c.cellz[string(k)] = id
 		c.cells = append(c.cells, x)
@@ -23,6 +28,7 @@ func (c *checker) cell(x cell) uint16 {
 	return id
 }
 
+// sent numbers a set of messages and judges it.
 func (c *checker) sent(all set) uint16 {
 	if id, ok := c.sets[all]; ok {
 		return id
@@ -129,7 +135,7 @@ func (c *checker) swap(from uint16, r int32, own bool, w *waiters, ws uint32) ui
 	if to, ok := c.swaps[key]; ok {
 		return to
 	}
-	x := cell{local: c.cells[from].local, answers: slices.Clone(c.cells[from].answers)}
+	x := cell{local: c.cells[from].local, deaf: c.cells[from].deaf, answers: slices.Clone(c.cells[from].answers)}
 	if own {
 		x.local = c.results[r].next
 		x.answers = append(x.answers, c.results[r].answers...)
@@ -153,4 +159,35 @@ func (c *checker) awaited(a Message, w wait) bool {
 		return w.ballot != (Ballot{}) && a.Ballot == w.ballot && !w.accepting
 	}
 	return w.ballot != (Ballot{}) && a.Ballot == w.ballot
+}
+
+// silent is the set of questions that nobody asks any more.
+func (c *checker) silent(s *state) uint16 {
+	w := c.waiting(s, -1, 0)
+	key := [2]uint32{uint32(s[atSent]), c.waiters(w)}
+	if to, ok := c.births[key]; ok {
+		return to
+	}
+	var over set
+	for _, q := range c.sents[s[atSent]].list {
+		if m := c.questions[q].m; m.Kind != Tell && !c.running(m, &w) {
+			over = over.with(q)
+		}
+	}
+	c.births[key] = c.sent(over)
+	return c.births[key]
+}
+
+// running says whether somebody still asks a question.
+func (c *checker) running(m Message, w *waiters) bool {
+	return slices.ContainsFunc(w.waits[:], func(id uint16) bool {
+		x := c.waits[id]
+		switch m.Kind {
+		case Stand:
+			return x.nonce == m.Nonce
+		case Prepare, Accept:
+			return x.ballot == m.Ballot && x.accepting == (m.Kind == Accept)
+		}
+		return false
+	})
 }

@@ -2,7 +2,7 @@ package election
 
 // coverage says what a search must have come across to mean anything.
 type coverage struct {
-	begun, promised, nacked, accepted, decided, learned, adopted, lost, crashed, wiped, held, stood, abdicated int
+	begun, promised, nacked, accepted, decided, learned, adopted, lost, crashed, wiped, held, stood, abdicated, lowered, superseded, asked int
 }
 
 func (c *coverage) add(o coverage) {
@@ -19,6 +19,9 @@ func (c *coverage) add(o coverage) {
 	c.held += o.held
 	c.stood += o.stood
 	c.abdicated += o.abdicated
+	c.lowered += o.lowered
+	c.superseded += o.superseded
+	c.asked += o.asked
 }
 
 // cover says what a transition shows.
@@ -38,6 +41,8 @@ func (x *table) cover(r *result, a, b local) {
 			r.seen.nacked++
 		case Accepted:
 			r.seen.accepted++
+		case Stands:
+			r.seen.asked++
 		}
 	}
 	if b.core.state.known() > a.core.state.known() {
@@ -45,6 +50,9 @@ func (x *table) cover(r *result, a, b local) {
 			r.seen.decided++
 			if a.core.try.value.Kind == Abdicate {
 				r.seen.abdicated++
+			}
+			if a.core.try.value.Supersedes != "" {
+				r.seen.superseded++
 			}
 			if v := a.core.try.value; v.Kind == Lead && v.Leader.Inst != a.core.state.Inst {
 				r.seen.adopted++
@@ -55,6 +63,9 @@ func (x *table) cover(r *result, a, b local) {
 	}
 	if b.disk.HoldsGo() && !a.disk.HoldsGo() {
 		r.seen.held++
+	}
+	if b.core.state.Lowered && !a.core.state.Lowered {
+		r.seen.lowered++
 	}
 	if b.holds && !a.holds {
 		r.seen.stood++

@@ -9,7 +9,17 @@ import (
 const (
 	sendFirst = "sends before it persists"
 	noDisk    = "persists nothing after the first boot"
+	credulous = "takes who learned a decision for a witness of it"
 )
+
+// witness is a state that says to have voted for all that it knows.
+func witness(s State) State {
+	s.Slots = slices.Clone(s.Slots)
+	for i := range s.Slots {
+		s.Slots[i].Voted = s.Slots[i].Decided != Value{}
+	}
+	return s
+}
 
 // TestCheckerFindsMutants keeps the checker honest: with nothing wiped and nothing
 // extra, a driver that breaks the order of effects makes two decrees.

@@ -12,9 +12,12 @@ func (c *checker) successors(s state, yield func(state, move)) {
 		if c.doubled(&s, i) {
 			continue
 		}
-		l := c.cells[s[i]].local
+		l, deaf := c.cells[s[i]].local, &c.sents[c.cells[s[i]].deaf].set
 		for _, q := range sent.list {
-			if c.fence.reduced && c.questions[q].m.Kind == Tell {
+			if deaf.has(q) {
+				continue
+			}
+			if c.fence.reduced && c.questions[q].m.Kind == Tell && len(c.questions[q].m.Decided) > 0 {
 				continue // reduction 6
 			}
 			c.go1(s, move{kind: moveAsked, server: i, arg: q, result: c.on(l, q)}, yield)
@@ -81,6 +84,9 @@ func (c *checker) go1(s state, m move, yield func(state, move)) {
 	}
 	if m.kind == moveWipe {
 		next[atWipes]++
+		x := c.cells[next[m.server]]
+		x.deaf = c.silent(&next)
+		next[m.server] = c.cell(x)
 	}
 	yield(next, m)
 }
@@ -100,10 +106,14 @@ func (c *checker) proposer(s state, i int, l uint16, attempts int, yield func(st
 	if w.ballot == (Ballot{}) && attempts < c.fence.attempts {
 		for k, view := range c.fence.servers[i].tries {
 			r := c.when(eventKey{local: l, kind: moveTry, arg: uint16(k)}, func() []Event {
-				if c.fence.goFit {
-					return []Event{c.view(view), Timer{Kind: TimerSilence}, Timer{Kind: TimerUnfit}, Timer{Kind: TimerPropose}}
+				var events []Event
+				if c.fence.order != nil {
+					events = append(events, c.fence.order)
 				}
-				return []Event{c.view(view), Timer{Kind: TimerPropose}}
+				if events = append(events, c.view(view)); c.fence.goFit {
+					events = append(events, Timer{Kind: TimerSilence}, Timer{Kind: TimerUnfit})
+				}
+				return append(events, Timer{Kind: TimerPropose})
 			})
 			if c.results[r].seen.begun > 0 {
 				c.go1(s, move{kind: moveTry, server: i, arg: uint16(k), result: r}, yield)
@@ -117,6 +127,11 @@ func (c *checker) proposer(s state, i int, l uint16, attempts int, yield func(st
 	for k, e := range c.fence.acts {
 		r := c.when(eventKey{local: l, kind: moveAct, arg: uint16(k)}, func() []Event { return []Event{e} })
 		c.go1(s, move{kind: moveAct, server: i, arg: uint16(k), result: r}, yield)
+	}
+	if w.nonce != "" {
+		view := others(c.m, c.fence.proposers, i, c.m-1)
+		r := c.when(eventKey{local: l, kind: moveStand}, func() []Event { return []Event{c.view(view), Timer{Kind: TimerStand}} })
+		c.go1(s, move{kind: moveStand, server: i, result: r}, yield)
 	}
 	if w != (wait{}) {
 		c.path = c.path[:0]
@@ -142,7 +157,7 @@ func (c *checker) answered(s state, i int, l uint16, j int, yield func(state, mo
 				continue
 			}
 			c.path = append(c.path, uint16(j), a)
-			if c.locals[next].waits != c.locals[l].waits || len(c.results[r].questions) > 0 || len(c.results[r].torn) > 0 {
+			if c.locals[next].waits != c.locals[l].waits {
 				c.go1(s, move{kind: moveAnswered, server: i, result: r, from: c.path}, yield)
 			} else {
 				c.answered(s, i, next, j+1, yield)

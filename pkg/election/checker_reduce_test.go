@@ -36,10 +36,10 @@ func (c *checker) heir(from uint16) uint16 {
 	heir := c.boot(c.fence.proposers, 0, l.cfg, nil, "boot0")
 	if l.disk.Seq > 0 {
 		disk := heir.disk
-		disk.Slots = l.disk.Slots
+		disk.Slots, disk.Lowered = l.disk.Slots, l.disk.Lowered
 		heir = c.boot(c.fence.proposers, 0, l.cfg, &disk, "boot0")
 	}
-	c.heirs[from] = c.cell(cell{local: c.local(heir), answers: c.cells[from].answers})
+	c.heirs[from] = c.cell(cell{local: c.local(heir), deaf: c.cells[from].deaf, answers: c.cells[from].answers})
 	return c.heirs[from]
 }
 
@@ -57,9 +57,7 @@ func (c *checker) live(s *state) uint16 {
 	all := set{}.with(c.ask(question{fact: noneLeft}))
 	c.sents[s[atSent]].set.each(func(q uint16) {
 		m := c.questions[q].m
-		runs := slices.ContainsFunc(w.waits[:], func(id uint16) bool {
-			return c.waits[id].ballot == m.Ballot && c.waits[id].accepting == (m.Kind == Accept)
-		})
+		runs := c.running(m, &w)
 		switch m.Kind {
 		case Prepare:
 			if !runs {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -107,7 +108,9 @@ func bare(c Core) Core {
 	}
 	c.spread.tries, c.spread.acks, c.spread.armed = 0, nil, false
 	c.ask = asking{armed: true}
-	c.stand.tries = 0
+	if c.stand.tries = 0; c.stand.ok {
+		c.stand.votes = nil
+	}
 	return c
 }
 
@@ -119,8 +122,10 @@ func bareState(s State) State {
 
 func (x *table) local(l local) uint16 {
 	if !l.core.try.running() {
-		// A server that does nothing sees nobody: views change at any moment.
+		// A server that does nothing sees nobody: views change at any moment. An order
+		// on which it does nothing may as well be given later.
 		l.core = x.silently(l.core, View{})
+		l.core.act = Supersede{}
 	}
 	l.core, l.disk, l.waits, l.holds = bare(l.core), bareState(l.disk), 0, false
 	id, known := x.intern("local", l, len(x.locals))
@@ -164,7 +169,7 @@ func (x *table) boot(place, life, cfg int, disk *State, boot string) local {
 	if disk == nil {
 		l.disk = State{}
 	}
-	events := []Event{Start{Boot: boot, Run: "run"}}
+	events := []Event{Start{Boot: x.hw(place) + "-" + boot, Run: "run"}}
 	if place < x.fence.proposers {
 		ca := "sha256:" + st.Inst
 		self := x.self(place)
@@ -214,8 +219,14 @@ func (x *table) step(from uint16, events ...Event) int32 {
 			}
 		}
 	}
+	if x.fence.mutant == credulous {
+		l.core.state, l.disk = witness(l.core.state), witness(l.disk)
+	}
 	if l.disk.HoldsGo() {
 		x.fact(&r, "GO is held by "+l.disk.Inst)
+	}
+	if d := l.core.Decree(); d.Stands {
+		x.fact(&r, fmt.Sprintf("GO of epoch %d stands on %s since %s", d.Epoch, d.Leader.Inst, l.core.boot))
 	}
 	if l.core.conflict != "" {
 		x.fact(&r, "a server stopped at two decrees")
@@ -247,7 +258,7 @@ func (x *table) keep(r result) int32 {
 
 // crashed is a server that died with what is on its disk, having sent what r says.
 func (x *table) crashed(l local, r result) result {
-	l = x.boot(l.place, l.life, l.cfg, written(l.disk), l.core.boot)
+	l = x.boot(l.place, l.life, l.cfg, written(l.disk), strings.TrimPrefix(l.core.boot, x.hw(l.place)+"-"))
 	return result{
 		next: x.local(l), questions: append(x.tells(l.core), r.questions...), answers: slices.Clone(r.answers), seen: coverage{crashed: 1},
 	}

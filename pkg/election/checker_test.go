@@ -31,7 +31,8 @@ import (
 //     are the first servers; the others see nobody, which lets them vote always:
 //     what a server sees can only stop it.
 //  5. A wiped server comes back as another instance of the same hardware. What it
-//     said before stays in the network.
+//     said before stays in the network. A message is for one instance, so the new
+//     one gets no question that was asked for the last time before it was born.
 //  6. Where one slot is searched, news of the decision is not delivered: who knows
 //     it says nothing else any more (TestLearnedIsSilent), as if all messages to it
 //     were lost.
@@ -55,9 +56,11 @@ const (
 	atWipes = maxServers + 1
 )
 
-// cell is a server with the answers that it gave and somebody still waits for.
+// cell is a server with the answers that it gave and somebody still waits for,
+// and, once its disk was lost, the set of what nobody says any more since then.
 type cell struct {
 	local   uint16
+	deaf    uint16   // index into sents
 	answers []uint16 // sorted
 }
 
@@ -93,6 +96,7 @@ const (
 	moveCrash
 	moveWipe
 	moveAct
+	moveStand
 )
 
 // move is one transition, for the trace.
@@ -107,16 +111,18 @@ type move struct {
 // checker searches one case.
 type checker struct {
 	*table
-	m     int // servers
-	cells []cell
-	sents []sent
-	sets  map[set]uint16
-	cellz map[string]uint16
-	swaps map[[3]uint32]uint16 // cells after a result, by cell, result and who waits
-	waitz map[waiters]uint32
-	heirs map[uint16]uint16    // cells of retired proposers
-	said  map[[2]uint32]uint16 // sets after a result
-	lives map[[2]uint32]uint16 // sets without what no longer matters, by set and who waits
+	m      int      // servers
+	names  []string // of the servers, at the beginning of the search
+	cells  []cell
+	sents  []sent
+	sets   map[set]uint16
+	cellz  map[string]uint16
+	swaps  map[[3]uint32]uint16 // cells after a result, by cell, result and who waits
+	waitz  map[waiters]uint32
+	heirs  map[uint16]uint16    // cells of retired proposers
+	said   map[[2]uint32]uint16 // sets after a result
+	births map[[2]uint32]uint16 // what is no longer said, by set and who waits
+	lives  map[[2]uint32]uint16 // sets without what no longer matters, by set and who waits
 
 	states []state
 	parent []uint32
@@ -127,7 +133,7 @@ type checker struct {
 }
 
 func newChecker(t testing.TB, f *fenceCase) *checker {
-	c := &checker{table: newTable(t, f), m: len(f.servers), sets: map[set]uint16{}, cellz: map[string]uint16{}, swaps: map[[3]uint32]uint16{}, waitz: map[waiters]uint32{}, heirs: map[uint16]uint16{}, lives: map[[2]uint32]uint16{}, said: map[[2]uint32]uint16{}, seen: make([]uint32, 1<<12)}
+	c := &checker{table: newTable(t, f), m: len(f.servers), sets: map[set]uint16{}, cellz: map[string]uint16{}, swaps: map[[3]uint32]uint16{}, waitz: map[waiters]uint32{}, heirs: map[uint16]uint16{}, lives: map[[2]uint32]uint16{}, said: map[[2]uint32]uint16{}, births: map[[2]uint32]uint16{}, seen: make([]uint32, 1<<12)}
 	if c.m > maxServers {
 		t.Fatalf("%d servers, expected at most %d", c.m, maxServers)
 	}
@@ -149,7 +155,7 @@ type verdict struct {
 // were seen.
 func (c *checker) run(limit int) verdict {
 	began := time.Now()
-	c.visit(c.first(), 0)
+	c.visit(c.prologue(), 0)
 	v := verdict{full: true}
 	for i := 0; i < len(c.states); i++ {
 		if len(c.states) > limit {
@@ -242,7 +248,7 @@ func (c *checker) first() state {
 	all := set{}
 	for i, server := range c.fence.servers {
 		l := c.boot(c.place(i), 0, server.cfg, c.fence.disk(c.table, i), "boot0")
-		s[i] = c.cell(cell{local: c.local(l)})
+		s[i] = c.cell(cell{local: c.local(l), deaf: c.sent(set{})})
 		for _, q := range c.tells(l.core) {
 			all = all.with(q)
 		}

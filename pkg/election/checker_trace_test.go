@@ -13,12 +13,7 @@ func (c *checker) trace(at uint32) []string {
 		path = append(path, i)
 	}
 	slices.Reverse(path)
-	names := make([]string, c.m)
-	for i := range names {
-		names[i] = fmt.Sprintf("server %d", i)
-	}
-	s := c.states[0]
-	var out []string
+	s, names, out := c.states[0], slices.Clone(c.names), slices.Clone(c.fence.prologue)
 	for _, i := range path {
 		want, found := c.states[i], false
 		c.successors(s, func(next state, m move) {
@@ -36,6 +31,29 @@ func (c *checker) trace(at uint32) []string {
 		s = want
 	}
 	return out
+}
+
+// prologue takes the first steps, which the case tells by how they begin in a
+// trace, and returns the situation after them.
+func (c *checker) prologue() state {
+	s := c.first()
+	c.names = nil
+	for i := range c.m {
+		c.names = append(c.names, fmt.Sprintf("server %d", i))
+	}
+	for _, want := range c.fence.prologue {
+		at, found := s, false
+		c.successors(at, func(next state, m move) {
+			if text := c.names[m.server] + " " + c.describe(at, m, c.names); !found && strings.HasPrefix(text, want) {
+				found, s = true, next
+			}
+		})
+		if !found {
+			c.t.Fatalf("nothing begins with %q here", want)
+		}
+		c.canon(&s, c.names)
+	}
+	return s
 }
 
 func (c *checker) describe(s state, m move, names []string) string {
@@ -57,6 +75,8 @@ func (c *checker) describe(s state, m move, names []string) string {
 		text = "crashes and boots"
 	case moveWipe:
 		text = "LOSES ITS DISK and boots"
+	case moveStand:
+		text = "asks whether its GO stands"
 	case moveAct:
 		text = fmt.Sprintf("is ordered %T", c.fence.acts[m.arg])
 	}

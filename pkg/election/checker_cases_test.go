@@ -21,6 +21,7 @@ type fenceCase struct {
 	servers   []serverCase
 	proposers int // the first servers; they may propose
 	wipes     int
+	copies    bool     // a wiped disk is one put back from a copy: the same instance
 	attempts  int      // ballots in all
 	beyond    int      // and so many more that follow a decision by themselves
 	reduced   bool     // with the reductions 6 and 7: only while one slot is searched

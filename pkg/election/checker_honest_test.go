@@ -9,6 +9,7 @@ import (
 const (
 	sendFirst = "sends before it persists"
 	noDisk    = "persists nothing after the first boot"
+	oneRun    = "is always in one run"
 	credulous = "takes who learned a decision for a witness of it"
 )
 

@@ -26,10 +26,11 @@ func TestFenceLaw(t *testing.T) {
 		{n: 2, q: 2, w: 2, p: 2, b: 2},
 		{n: 2, x: 1, q: 2, w: 1, p: 2, b: 2},
 		{n: 3, q: 2, w: 0, p: 3, b: 3},
-		{n: 3, q: 2, w: 0, p: 2, b: 4},
+		{n: 3, q: 2, w: 0, p: 2, b: 4, deep: true},
 		{n: 3, q: 2, w: 1, p: 2, b: 2},
 		{n: 3, x: 1, q: 2, w: 0, p: 2, b: 2},
-		{n: 3, q: 3, w: 2, p: 2, b: 3},
+		{n: 3, q: 3, w: 2, p: 2, b: 2},
+		{n: 3, q: 3, w: 2, p: 2, b: 3, deep: true},
 		{n: 3, x: 2, q: 3, w: 0, p: 2, b: 3, deep: true},
 		{n: 3, x: 1, q: 3, w: 1, p: 2, b: 3, deep: true},
 		{n: 3, x: 2, q: 3, w: 0, p: 2, b: 2},
@@ -39,7 +40,8 @@ func TestFenceLaw(t *testing.T) {
 		{n: 3, x: 2, q: 3, w: 1, p: 2, b: 2, deep: true},
 		{n: 3, x: 3, q: 3, w: 0, p: 2, b: 2},
 		{n: 4, q: 2, w: 0, p: 2, b: 2}, // two halves: no rule gives this quorum
-		{n: 4, q: 3, w: 1, p: 2, b: 3},
+		{n: 4, q: 3, w: 1, p: 2, b: 2},
+		{n: 4, q: 3, w: 1, p: 2, b: 3, deep: true},
 		{n: 4, x: 1, q: 3, w: 0, p: 2, b: 3, deep: true},
 		{n: 4, x: 1, q: 3, w: 0, p: 2, b: 2},
 		{n: 4, q: 3, w: 2, p: 2, b: 2},
@@ -75,6 +77,36 @@ func TestFenceLaw(t *testing.T) {
 			if x.w > 0 {
 				demand(t, v.cov, "wiped")
 			}
+		})
+	}
+}
+
+// TestFenceCopiedDisks searches disks that are put back from an old copy: the same
+// instance, which forgot what it promised. It counts as a wiped one, because its
+// ballots carry the run of its agent; without that, it would use one ballot twice.
+func TestFenceCopiedDisks(t *testing.T) {
+	for _, x := range []struct {
+		n, q, w, b int
+		mutant     string
+		deep       bool
+	}{
+		{n: 2, q: 2, w: 1, b: 3},
+		{n: 3, q: 3, w: 2, b: 2},
+		{n: 4, q: 3, w: 1, b: 2},
+		{n: 4, q: 3, w: 1, b: 3, deep: true},
+		{n: 3, q: 2, w: 1, b: 2},
+		{n: 4, q: 3, w: 2, b: 2},
+		{n: 4, q: 3, w: 1, b: 3, mutant: oneRun, deep: true},
+	} {
+		f := alike(x.n, 0, x.q, x.w, 2, x.b)
+		f.copies, f.mutant = true, x.mutant
+		f.title = fmt.Sprintf("disks put back from copies, N=%d q=%d", x.n, x.q)
+		if x.mutant != "" {
+			f.title += ", an agent that " + x.mutant
+		}
+		t.Run(f.String(), func(t *testing.T) {
+			v := f.search(t, x.w <= Tolerated(x.n, x.q) && x.mutant == "", x.deep)
+			demand(t, v.cov, "begun", "promised", "accepted", "decided", "lost", "crashed", "wiped")
 		})
 	}
 }
@@ -134,7 +166,7 @@ func TestRulesTolerate(t *testing.T) {
 // without: the verdict is one.
 func TestReductionsAgree(t *testing.T) {
 	for _, x := range []struct{ n, x, q, w, b int }{
-		{2, 0, 2, 1, 2}, {2, 0, 2, 2, 2}, {3, 0, 2, 0, 2}, {3, 0, 2, 1, 2}, {3, 1, 2, 0, 2}, {3, 0, 3, 2, 2}, {3, 0, 3, 3, 2}, {4, 0, 3, 0, 2},
+		{2, 0, 2, 1, 2}, {2, 0, 2, 2, 2}, {3, 0, 2, 0, 2}, {3, 0, 2, 1, 2}, {3, 1, 2, 0, 2}, {3, 0, 3, 2, 2}, {4, 0, 3, 0, 2},
 	} {
 		f := alike(x.n, x.x, x.q, x.w, 2, x.b)
 		f.reduced, f.title = false, fmt.Sprintf("every move, N=%d x=%d q=%d", x.n, x.x, x.q)

@@ -85,7 +85,9 @@ func (c *checker) go1(s state, m move, yield func(state, move)) {
 	if m.kind == moveWipe {
 		next[atWipes]++
 		x := c.cells[next[m.server]]
-		x.deaf = c.silent(&next)
+		if !c.fence.copies {
+			x.deaf = c.silent(&next)
+		}
 		next[m.server] = c.cell(x)
 	}
 	yield(next, m)
@@ -199,8 +201,12 @@ func (c *checker) reboot(l uint16, cfg int, late uint16, wiped bool) int32 {
 	disk, life := written(from.disk), from.life
 	if wiped {
 		r.seen, disk = coverage{wiped: 1}, nil
-		if from.place < c.fence.proposers {
-			life++ // the others' instances are never heard of
+		switch {
+		case c.fence.copies:
+			old := c.boot(from.place, life, cfg, nil, boot).disk
+			disk, life.run = &old, life.run+1
+		case from.place < c.fence.proposers:
+			life.inst++ // the others' instances are never heard of
 		}
 	}
 	booted := c.boot(from.place, life, cfg, disk, boot)

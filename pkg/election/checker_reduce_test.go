@@ -33,11 +33,11 @@ func (c *checker) heir(from uint16) uint16 {
 	if to, ok := c.heirs[from]; ok {
 		return to
 	}
-	heir := c.boot(c.fence.proposers, 0, l.cfg, nil, "boot0")
+	heir := c.boot(c.fence.proposers, life{}, l.cfg, nil, "boot0")
 	if l.disk.Seq > 0 {
 		disk := heir.disk
 		disk.Slots, disk.Lowered = l.disk.Slots, l.disk.Lowered
-		heir = c.boot(c.fence.proposers, 0, l.cfg, &disk, "boot0")
+		heir = c.boot(c.fence.proposers, life{}, l.cfg, &disk, "boot0")
 	}
 	c.heirs[from] = c.cell(cell{local: c.local(heir), deaf: c.cells[from].deaf, answers: c.cells[from].answers})
 	return c.heirs[from]

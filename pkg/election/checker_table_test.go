@@ -14,13 +14,17 @@ import (
 // then handles numbers only, and still every transition is the core's own.
 type local struct {
 	place int // which server; servers that never propose share one place per group
-	life  int // wipes of this disk
+	life  life
 	cfg   int // which of the case's configurations it was booted with
 	core  Core
 	disk  State
 	waits uint16 // for which answers
 	holds bool   // it may run kubeadm init
 }
+
+// life counts the instances of a server, and how often this one's disk was put
+// back from an old copy.
+type life struct{ inst, run int }
 
 // wait is what a server's volatile state counts answers for. The zero wait is
 // none. No attempt's ballot is ever used again, so an answer that nobody waits for
@@ -155,21 +159,21 @@ func (x *table) silently(c Core, e Event) Core {
 	return c
 }
 
-func (x *table) inst(place, life int) string { return fmt.Sprintf("inst%d.%d", place, life) }
-func (x *table) hw(place int) string         { return fmt.Sprintf("hw%d", place) }
+func (x *table) inst(place, n int) string { return fmt.Sprintf("inst%d.%d", place, n) }
+func (x *table) hw(place int) string      { return fmt.Sprintf("hw%d", place) }
 
 func (x *table) self(place int) Self {
 	return Self{Name: fmt.Sprintf("cp%d", place), Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(place + 1)}), Eligible: place < x.fence.proposers}
 }
 
 // boot starts a server from its disk; no state at all is a wiped or a new one.
-func (x *table) boot(place, life, cfg int, disk *State, boot string) local {
-	st, _, _ := Settle(disk, x.fence.cfgs[cfg], Hardware{HW: x.hw(place)}, x.inst(place, life))
+func (x *table) boot(place int, life life, cfg int, disk *State, boot string) local {
+	st, _, _ := Settle(disk, x.fence.cfgs[cfg], Hardware{HW: x.hw(place)}, x.inst(place, life.inst))
 	l := local{place: place, life: life, cfg: cfg, core: New(x.fence.cfgs[cfg], x.self(place), st), disk: st}
 	if disk == nil {
 		l.disk = State{}
 	}
-	events := []Event{Start{Boot: x.hw(place) + "-" + boot, Run: "run"}}
+	events := []Event{Start{Boot: x.hw(place) + "-" + boot, Run: x.run(life)}}
 	if place < x.fence.proposers {
 		ca := "sha256:" + st.Inst
 		self := x.self(place)
@@ -189,6 +193,15 @@ func (x *table) boot(place, life, cfg int, disk *State, boot string) local {
 		}
 	}
 	return l
+}
+
+// run is Start.Run. It is new with every boot; here only where a copy of the disk
+// was put back, which is less, and all that ballots need.
+func (x *table) run(l life) string {
+	if x.fence.mutant == oneRun {
+		return "run"
+	}
+	return fmt.Sprintf("run%d", l.run)
 }
 
 // step gives a local events, one after the other, and works out what is left:

@@ -75,6 +75,9 @@ func (c *checker) describe(s state, m move, names []string) string {
 		text = "crashes and boots"
 	case moveWipe:
 		text = "LOSES ITS DISK and boots"
+		if c.fence.copies {
+			text = "GETS AN OLD COPY OF ITS DISK and boots"
+		}
 	case moveStand:
 		text = "asks whether its GO stands"
 	case moveAct:

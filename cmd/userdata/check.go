@@ -94,7 +94,7 @@ type summary struct {
 	AgentPinned   []string `json:"agentPinned"`    // architectures with a sha256
 	Kubernetes    string   `json:"kubernetes"`     // version
 	Endpoint      string   `json:"endpoint"`       // empty: the first control plane's own address
-	Announced     bool     `json:"announced"`      // by the speaker that is built in
+	Announced     bool     `json:"announced"`      // by the control planes
 	PodRanges     []string `json:"podRanges"`      //
 	ServiceRanges []string `json:"serviceRange"`   //
 	Join          string   `json:"join,omitempty"` // CA of the cluster that servers with this file join
@@ -117,7 +117,7 @@ func summarise(c cluster.Cluster) (summary, error) {
 		Electors: e.N, Quorum: e.Q, MayBeAbsent: e.N - e.Q, MayBeFaulty: 2*e.Q - e.N - 1,
 		Bytes: len(data), Limit: userdata.Limit, AgentURLs: len(c.Spec.Agent.URLs), AgentPinned: []string{},
 		Kubernetes: c.Spec.Kubernetes.Version, Endpoint: c.Spec.Kubernetes.Endpoint.Address,
-		Announced: c.Spec.Network.BGP.ControlPlane == cluster.SpeakerBuiltin, Join: c.Spec.Join.CA,
+		Announced: c.Spec.Network.BGP.HoldsControlPlanes(), Join: c.Spec.Join.CA,
 	}
 	for arch := range c.Spec.Agent.SHA256 {
 		s.AgentPinned = append(s.AgentPinned, arch)

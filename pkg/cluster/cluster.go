@@ -83,7 +83,7 @@ type MetadataSource struct {
 	Deadline time.Duration `yaml:"deadline,omitempty"`
 	// RequireBGP makes a document without bgp_neighbors incomplete, so that it is
 	// asked for again: BGP is often enabled on a server only after it was created.
-	// Default: true when network.bgp.controlPlane is builtin.
+	// Default: true when network.bgp names a speaker.
 	RequireBGP *bool `yaml:"requireBGP,omitempty"`
 }
 
@@ -262,8 +262,9 @@ type Containerd struct {
 // Network is what the servers announce.
 type Network struct {
 	// ElasticIPs are addresses that the routers lead to whoever announces them.
-	ElasticIPs []ElasticIP `yaml:"elasticIPs,omitempty"`
-	BGP        BGP         `yaml:"bgp,omitempty"`
+	ElasticIPs   []ElasticIP  `yaml:"elasticIPs,omitempty"`
+	BGP          BGP          `yaml:"bgp,omitempty"`
+	LoadBalancer LoadBalancer `yaml:"loadBalancer,omitempty"`
 }
 
 // ElasticIP is an address on lo of the servers that On names.
@@ -276,19 +277,6 @@ type ElasticIP struct {
 
 // OnControlPlanes is the one value of ElasticIP.On so far.
 const OnControlPlanes = "control-planes"
-
-// BGP says who announces.
-type BGP struct {
-	// ControlPlane is who announces the Elastic IPs of the control planes: the
-	// speaker that is built in, or nobody. Default: builtin when there are any.
-	ControlPlane string `yaml:"controlPlane,omitempty" allowed:"builtin none"`
-}
-
-// Speakers of the control plane's Elastic IP.
-const (
-	SpeakerBuiltin = "builtin"
-	SpeakerNone    = "none"
-)
 
 // Ports are listened on at the private address only.
 type Ports struct {

@@ -22,14 +22,24 @@ func withDefaults(c Cluster) Cluster {
 	if len(s.Network.ElasticIPs) > 0 {
 		speaker = SpeakerBuiltin
 	}
-	set(&s.Network.BGP.ControlPlane, speaker)
+	bgp := &s.Network.BGP
+	set(&bgp.ControlPlane, speaker)
+	if bgp.ControlPlane == SpeakerKubeVIP {
+		// The release whose environment pkg/speakers writes.
+		set(&bgp.KubeVIP.Image, "ghcr.io/kube-vip/kube-vip:v1.2.3")
+	}
+	set(&bgp.Services, ServicesNone)
+	// Where each project's own manifests put it; Cilium reads passwords there.
+	set(&bgp.Namespace, map[string]string{
+		ServicesMetalLB: "metallb-system", ServicesCalico: "calico-system", ServicesCilium: "kube-system",
+	}[bgp.Services])
 	if s.Platform == PlatformPacket {
 		// Longer than a metadata service takes to restart, short enough that status
 		// says what is wrong while somebody still looks.
 		set(&s.MetadataSource.Deadline, 5*time.Minute)
 		if s.MetadataSource.RequireBGP == nil {
-			builtin := s.Network.BGP.ControlPlane == SpeakerBuiltin
-			s.MetadataSource.RequireBGP = &builtin
+			speaks := bgp.HoldsControlPlanes() || bgp.Services != ServicesNone
+			s.MetadataSource.RequireBGP = &speaks
 		}
 	}
 	// 4,096 nodes of a /24. The private networks of bare-metal providers are cut

@@ -278,7 +278,7 @@ func TestProblems(t *testing.T) {
 			"15:15: spec.kubernetes.endpoint: nothing announces 147.75.194.92: it is not in network.elasticIPs (add {address: 147.75.194.92/32, on: control-planes} to network.elasticIPs; if something else leads to the control planes, write {address: 147.75.194.92:6443, external: true})",
 		}},
 		{"endpoint with the speaker off", good, "  network:", "  network:\n    bgp: {controlPlane: none}", []string{
-			"19:25: spec.network.bgp.controlPlane: nothing announces the endpoint 147.75.194.92 (write builtin, or make the endpoint {address: 147.75.194.92:6443, external: true})",
+			"19:25: spec.network.bgp.controlPlane: nothing announces the endpoint 147.75.194.92 (write builtin or kube-vip, or make the endpoint {address: 147.75.194.92:6443, external: true})",
 		}},
 		{"speaker without an EIP", staticFile, "  kubernetes:", "  network: {bgp: {controlPlane: builtin}}\n  kubernetes:", []string{
 			"16:33: spec.network.bgp.controlPlane: there is nothing to announce (list the addresses in network.elasticIPs, or write none)",
@@ -375,6 +375,89 @@ func TestProblems(t *testing.T) {
 		}},
 		{"static, no neighbours", staticFile, "      bgpNeighbors:\n        - {customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], md5: hunter2}\n", "  network: {elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]}\n", []string{
 			"9:5: spec.static: no server has a BGP neighbour to announce the Elastic IPs to (add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none)",
+		}},
+		{"no speaker of that name", good, "  network:", "  network:\n    bgp: {controlPlane: kubevip, services: metalb}", []string{
+			`19:25: spec.network.bgp.controlPlane: "kubevip" is not allowed (did you mean kube-vip? allowed: builtin, kube-vip, none)`,
+			`19:44: spec.network.bgp.services: "metalb" is not allowed (did you mean metallb? allowed: none, metallb, calico, cilium)`,
+		}},
+		{"kube-vip", good, "  network:", "  network:\n    bgp: {controlPlane: kube-vip}", nil},
+		{"kube-vip without an EIP", staticFile, "  kubernetes:", "  network: {bgp: {controlPlane: kube-vip}}\n  kubernetes:", []string{
+			"15:92: warning: spec.static[0].bgpNeighbors[0].md5: kube-vip has the password in the environment of its pod, where everybody sees it who may read pods in kube-system (the speaker that is built in shows it to nobody)",
+			"16:33: spec.network.bgp.controlPlane: kube-vip announces the endpoint, which is no Elastic IP of this file (make kubernetes.endpoint an Elastic IP: endpoint: IP:6443; or write none)",
+		}},
+		{"kube-vip and an endpoint of others", good, "    endpoint: 147.75.194.92:6443\n    podSubnets: [172.16.0.0/12]\n    serviceSubnets: [192.168.0.0/16]\n  network:\n", "    endpoint: {address: 'api.example.net:6443', external: true}\n  network:\n    bgp: {controlPlane: kube-vip}\n", []string{
+			"17:25: spec.network.bgp.controlPlane: kube-vip announces the endpoint, which is no Elastic IP of this file (make kubernetes.endpoint an Elastic IP: endpoint: IP:6443; or write none)",
+		}},
+		{"kube-vip and two EIPs", good, "    elasticIPs:\n", "    bgp: {controlPlane: kube-vip}\n    elasticIPs:\n      - {address: 147.75.194.93/32, on: control-planes}\n", []string{
+			"22:9: spec.network.elasticIPs[1]: kube-vip announces one address, here are 2 (keep the endpoint's, or write network.bgp.controlPlane: builtin, which announces all of them)",
+		}},
+		{"kube-vip too old", good, "  network:", "  network:\n    bgp: {controlPlane: kube-vip, kubeVIP: {image: ghcr.io/kube-vip/kube-vip:v0.8.10}}", []string{
+			"19:52: spec.network.bgp.kubeVIP.image: kube-vip v0.8.10 announces the endpoint also while the API server is dead (v1.2.0 or later)",
+		}},
+		{"kube-vip newer than known", good, "  network:", "  network:\n    bgp: {controlPlane: kube-vip, kubeVIP: {image: mirror.example.net:5000/kube-vip:v1.3.0}}", []string{
+			"19:52: warning: spec.network.bgp.kubeVIP.image: kube-vip v1.3.0 is newer than what this muster was made for (its environment is written as v1.2 reads it)",
+		}},
+		{"kube-vip of no release", good, "  network:", "  network:\n    bgp: {controlPlane: kube-vip, kubeVIP: {image: ghcr.io/kube-vip/kube-vip:latest}}", []string{
+			`19:52: spec.network.bgp.kubeVIP.image: "latest" is not a release of kube-vip, so that nobody knows what it reads (a tag such as v1.2.3; a digest may follow it)`,
+		}},
+		{"kube-vip without a tag", good, "  network:", "  network:\n    bgp: {controlPlane: kube-vip, kubeVIP: {image: ghcr.io/kube-vip/kube-vip}}", []string{
+			`19:52: spec.network.bgp.kubeVIP.image: "ghcr.io/kube-vip/kube-vip" is not the name of an image with a registry and a tag (such as ghcr.io/kube-vip/kube-vip:v1.2.3)`,
+		}},
+		{"kube-vip with a digest", good, "  network:", "  network:\n    bgp: {controlPlane: kube-vip, kubeVIP: {image: 'ghcr.io/kube-vip/kube-vip:v1.2.0@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'}}", nil},
+		{"image of kube-vip without kube-vip", good, "  network:", "  network:\n    bgp: {kubeVIP: {image: ghcr.io/kube-vip/kube-vip:v1.2.3}}", []string{
+			"19:20: spec.network.bgp.kubeVIP: is read with controlPlane: kube-vip only, this one is builtin (remove it, or write controlPlane: kube-vip)",
+		}},
+		{"kube-vip and a password that it cannot read", staticFile, "md5: hunter2}\n", "md5: 'hunter:2'}\n  network:\n    bgp: {controlPlane: kube-vip}\n    elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]\n", []string{
+			"15:92: spec.static[0].bgpNeighbors[0].md5: the password has a colon or a comma in it, which kube-vip cannot read (choose another on both ends, or write network.bgp.controlPlane: builtin)",
+			"17:25: spec.network.bgp.controlPlane: kube-vip announces the endpoint, which is no Elastic IP of this file (make kubernetes.endpoint an Elastic IP: endpoint: IP:6443; or write none)",
+		}},
+		{"kube-vip shows the password", staticFile, "  kubernetes: {version: v1.37.0}\n", "  network:\n    bgp: {controlPlane: kube-vip}\n    elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]\n  kubernetes: {version: v1.37.0, endpoint: '147.75.194.92:6443'}\n", []string{
+			"15:92: warning: spec.static[0].bgpNeighbors[0].md5: kube-vip has the password in the environment of its pod, where everybody sees it who may read pods in kube-system (the speaker that is built in shows it to nobody)",
+		}},
+		{"two sessions with one router", staticFile, "md5: hunter2}\n", "md5: hunter2}\n        - {customerAS: 65001, peerAS: 65530, peerIPs: [169.254.255.2]}\n", []string{
+			"16:56: spec.static[0].bgpNeighbors[1].peerIPs[0]: 169.254.255.2 is a neighbour already, by spec.static[0].bgpNeighbors[0].peerIPs[1] (remove one of them: a router takes one session from a server)",
+		}},
+		{"pools", good, "  network:", "  network:\n    bgp: {services: metallb}\n    loadBalancer:\n      pools:\n        - {name: public, addresses: [147.75.40.8/29, 2604:1380:1::/64]}\n        - {name: global, addresses: [147.75.40.16/32], manual: true}", nil},
+		{"services without a pool", good, "  network:", "  network:\n    bgp: {services: calico}", []string{
+			"18:3: spec.network.loadBalancer.pools: is missing (network.bgp.services: calico has nothing to announce: pools: [{name: public, addresses: [147.75.40.8/29]}])",
+		}},
+		{"pools without services", good, "  network:", "  network:\n    loadBalancer: {pools: [{name: public, addresses: [147.75.40.8/29]}]}", []string{
+			"19:27: spec.network.loadBalancer.pools: nothing gives these addresses to Services or announces them (write network.bgp.services: metallb, calico or cilium, or remove the pools)",
+		}},
+		{"namespace without services", good, "  network:", "  network:\n    bgp: {namespace: metallb-system}", []string{
+			"19:22: spec.network.bgp.namespace: is that of the speaker of Services, and there is none (remove it, or write services: metallb, calico or cilium)",
+		}},
+		{"services where every server is a control plane", staticFile, "  kubernetes:", "  network:\n    bgp: {services: metallb}\n    loadBalancer: {pools: [{name: a, addresses: [147.75.40.8/29]}]}\n  kubernetes:", []string{
+			"17:21: warning: spec.network.bgp.services: no server announces Services until a worker joins: every one is a control plane, and kubeadm labels those node.kubernetes.io/exclude-from-external-load-balancers (expect more servers than control planes)",
+		}},
+		{"services where every server announces the EIP", strings.Replace(good, "expect: 5", "expect: 3", 1), "  network:", "  network:\n    bgp: {services: metallb}\n    loadBalancer: {pools: [{name: a, addresses: [147.75.40.8/29]}]}", []string{
+			"19:21: warning: spec.network.bgp.services: no server announces Services until a worker joins: every one is a control plane, where builtin holds the sessions with the routers (expect more servers than control planes)",
+		}},
+		{"pools, wrong", good, "  network:", "  network:\n    bgp: {services: cilium, namespace: Kube_System}\n    loadBalancer:\n      pools:\n        - {name: Public, addresses: [147.75.40.9/29, 169.254.255.0/24, 11.0.0.0/8]}\n        - {name: a, addresses: []}\n        - {name: a, addresses: [fe80::/64]}", []string{
+			`19:40: spec.network.bgp.namespace: "Kube_System" is not a DNS label (lower-case letters, digits and hyphens, at most 63, no hyphen at either end, such as k8s-bgp)`,
+			`22:18: spec.network.loadBalancer.pools[0].name: "Public" is not a DNS label (lower-case letters, digits and hyphens, at most 63, no hyphen at either end, such as k8s-bgp)`,
+			"22:38: spec.network.loadBalancer.pools[0].addresses[0]: 147.75.40.9/29 has bits set beyond its length (write 147.75.40.8/29)",
+			"22:54: spec.network.loadBalancer.pools[0].addresses[1]: 169.254.255.0/24 cannot be announced (a range that the routers lead to the servers)",
+			"22:72: spec.network.loadBalancer.pools[0].addresses[2]: 11.0.0.0/8 is too wide for the addresses of Services (use a /12 or narrower)",
+			"23:21: spec.network.loadBalancer.pools[1].addresses: is missing (such as addresses: [147.75.40.8/29])",
+			`24:18: spec.network.loadBalancer.pools[2].name: "a" is that of pools[1] too (every pool has its own)`,
+			"24:33: spec.network.loadBalancer.pools[2].addresses[0]: fe80::/64 cannot be announced (a range that the routers lead to the servers)",
+		}},
+		{"pools overlap", good, "  network:", "  network:\n    bgp: {services: cilium}\n    loadBalancer:\n      pools:\n        - {name: a, addresses: [172.16.1.0/24, 192.168.0.0/24]}\n        - {name: b, addresses: [147.75.194.92/31, 10.99.14.8/29]}\n        - {name: c, addresses: [147.75.194.93/32]}", []string{
+			"12:16: spec.discovery[0].static[0]: discovery address 10.99.14.9 overlaps pool range 10.99.14.8/29, in line 23 (each needs its own address)",
+			"12:28: spec.discovery[0].static[1]: discovery address 10.99.14.11 overlaps pool range 10.99.14.8/29, in line 23 (each needs its own address)",
+			"22:33: spec.network.loadBalancer.pools[0].addresses[0]: pool range 172.16.1.0/24 overlaps pod range 172.16.0.0/12, in line 16 (set kubernetes.podSubnets to a range that shares no address with others, such as [10.244.0.0/16])",
+			"22:48: spec.network.loadBalancer.pools[0].addresses[1]: pool range 192.168.0.0/24 overlaps service range 192.168.0.0/16, in line 17 (set kubernetes.serviceSubnets to a range that shares no address with others, such as [10.96.0.0/16])",
+			"23:33: spec.network.loadBalancer.pools[1].addresses[0]: pool range 147.75.194.92/31 overlaps Elastic IP 147.75.194.92, in line 26 (each needs its own address)",
+			"24:33: spec.network.loadBalancer.pools[2].addresses[0]: pool range 147.75.194.93 overlaps pool range 147.75.194.92/31, in line 23 (each needs its own address)",
+		}},
+		{"pools and the subnets of servers", staticFile, "  kubernetes:", "  network:\n    bgp: {services: metallb}\n    loadBalancer: {pools: [{name: a, addresses: [10.99.14.8/32]}, {name: b, addresses: [10.99.14.9/32]}]}\n  kubernetes:", []string{
+			"13:21: spec.static[0].addresses[0].address: the subnet of server cp1 10.99.14.8/31 overlaps pool range 10.99.14.9, in line 18 (each needs its own address)",
+			"17:21: warning: spec.network.bgp.services: no server announces Services until a worker joins: every one is a control plane, and kubeadm labels those node.kubernetes.io/exclude-from-external-load-balancers (expect more servers than control planes)",
+		}},
+		{"pools without a neighbour of the family", staticFile, "  kubernetes:", "  network:\n    bgp: {services: metallb}\n    loadBalancer: {pools: [{name: a, addresses: [147.75.40.8/29, 2604:1380:1::/64]}]}\n  kubernetes:", []string{
+			"17:21: warning: spec.network.bgp.services: no server announces Services until a worker joins: every one is a control plane, and kubeadm labels those node.kubernetes.io/exclude-from-external-load-balancers (expect more servers than control planes)",
+			"18:66: spec.network.loadBalancer.pools[0].addresses[1]: no server has an IPv6 neighbour to announce 2604:1380:1::/64 to (add an entry with IPv6 peerIPs to bgpNeighbors of the servers that shall announce it)",
 		}},
 		{"empty file", good, good, "", []string{
 			"1:1: the file is empty (`userdata init NAME` writes a cluster file to start from)",

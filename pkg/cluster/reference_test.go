@@ -193,7 +193,7 @@ func defaultWords(f reflect.StructField, v reflect.Value) string {
 			return "required, such as `" + example + "`"
 		}
 		return "required"
-	case v.IsZero() || f.Type.Kind() == reflect.Struct || f.Type.Kind() == reflect.Pointer || f.Tag.Get("allowed") == "builtin none":
+	case v.IsZero() || f.Type.Kind() == reflect.Struct || f.Type.Kind() == reflect.Pointer || f.Name == "ControlPlane":
 		return "" // or said in the comment, where it depends on other fields
 	}
 	return fmt.Sprintf("`%v`", v.Interface())

@@ -36,6 +36,8 @@ func (v *validator) validate(server bool) {
 	v.passedOn()
 	v.endpoint()
 	v.network()
+	v.kubeVIP()
+	v.services()
 	v.ranges()
 	v.ports()
 	if v.Spec.Platform == PlatformStatic {

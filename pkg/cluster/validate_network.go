@@ -83,7 +83,7 @@ func (v *validator) announced(at, host string, a netip.Addr) {
 		known = append(known, e.Address.Addr().String())
 		if e.Address.Addr() == a {
 			if v.Spec.Network.BGP.ControlPlane == SpeakerNone {
-				v.errorf("spec.network.bgp.controlPlane", "write builtin, or make the endpoint {address: "+net.JoinHostPort(host, "6443")+", external: true}", "nothing announces the endpoint %s", host)
+				v.errorf("spec.network.bgp.controlPlane", "write builtin or kube-vip, or make the endpoint {address: "+net.JoinHostPort(host, "6443")+", external: true}", "nothing announces the endpoint %s", host)
 			}
 			return
 		}
@@ -142,20 +142,24 @@ const (
 	podRange     = "pod range"
 	serviceRange = "service range"
 	elasticIP    = "Elastic IP"
+	poolRange    = "pool range"
 )
 
+// announced says that routers lead the range to servers, wherever they cut it from.
+func (a span) announced() bool { return a.what == elasticIP || a.what == poolRange }
+
 // overlaps says that two ranges get into each other's way. The routers may well
-// cut an Elastic IP out of the subnet of a server; pods and Services may not live
-// there, because servers reach it directly.
+// cut an Elastic IP or a pool out of the subnet of a server; pods and Services may
+// not live there, because servers reach it directly.
 func (a span) overlaps(b span) bool {
 	switch {
 	case !a.exclusive && !b.exclusive:
 		return false
-	case a.what == b.what && a.what != elasticIP:
+	case a.what == b.what && !a.announced():
 		return false // two ranges of one family in one list are reported as such
-	case a.what == elasticIP && b.own.IsValid():
+	case a.announced() && b.own.IsValid():
 		return a.prefix.Contains(b.own)
-	case b.what == elasticIP && a.own.IsValid():
+	case b.announced() && a.own.IsValid():
 		return b.prefix.Contains(a.own)
 	}
 	return a.prefix.Overlaps(b.prefix)
@@ -215,6 +219,11 @@ func (v *validator) spans() []span {
 	}
 	for i, e := range v.Spec.Network.ElasticIPs {
 		add(index("spec.network.elasticIPs", i)+".address", elasticIP, e.Address, true)
+	}
+	for i, p := range v.Spec.Network.LoadBalancer.Pools {
+		for j, a := range p.Addresses {
+			add(fmt.Sprintf("spec.network.loadBalancer.pools[%d].addresses[%d]", i, j), poolRange, a.Masked(), true)
+		}
 	}
 	for i, d := range v.Spec.Discovery {
 		for j, a := range d.Static {

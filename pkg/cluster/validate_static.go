@@ -15,7 +15,6 @@ func (v *validator) static() {
 	} else if len(servers) < n && v.fine("spec.servers.expect") {
 		v.errorf(at, "describe every server that gets this user-data", "describes %s, but %s expected", count(len(servers), "server"), are(n, "server"))
 	}
-	neighbors := false
 	ids, names, addresses := map[string]int{}, map[string]int{}, map[string]int{}
 	for i, s := range servers {
 		p := index(at, i)
@@ -37,11 +36,51 @@ func (v *validator) static() {
 		}
 		for j, n := range s.BGPNeighbors {
 			v.neighbor(fmt.Sprintf("%s.bgpNeighbors[%d]", p, j), n)
-			neighbors = true
+		}
+		v.oneSession(p+".bgpNeighbors", s.BGPNeighbors)
+	}
+	v.someNeighbor(servers)
+}
+
+// oneSession checks that a server has one session with a router: the router takes
+// no second one from the same address.
+func (v *validator) oneSession(path string, neighbors []StaticNeighbor) {
+	seen := map[netip.Addr]string{}
+	for i, n := range neighbors {
+		for j, a := range n.PeerIPs {
+			p := fmt.Sprintf("%s[%d].peerIPs[%d]", path, i, j)
+			if first := seen[a]; first != "" {
+				v.errorf(p, "remove one of them: a router takes one session from a server", "%s is a neighbour already, by %s", a, first)
+				continue
+			}
+			seen[a] = p
 		}
 	}
-	if len(servers) > 0 && !neighbors && v.Spec.Network.BGP.ControlPlane == SpeakerBuiltin {
-		v.errorf(at, "add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none", "no server has a BGP neighbour to announce the Elastic IPs to")
+}
+
+// someNeighbor checks that there are routers to announce to.
+func (v *validator) someNeighbor(servers []StaticServer) {
+	families := map[int]bool{}
+	for _, s := range servers {
+		for _, n := range s.BGPNeighbors {
+			for _, a := range n.PeerIPs {
+				families[familyOf(a)] = true
+			}
+		}
+	}
+	if len(servers) > 0 && len(families) == 0 && v.Spec.Network.BGP.HoldsControlPlanes() {
+		v.errorf("spec.static", "add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none", "no server has a BGP neighbour to announce the Elastic IPs to")
+	}
+	if len(servers) == 0 {
+		return
+	}
+	for i, p := range v.Spec.Network.LoadBalancer.Pools {
+		for j, a := range p.Addresses {
+			if f := familyOf(a.Addr()); a.IsValid() && !families[f] && v.Spec.Network.BGP.Services != ServicesNone {
+				v.errorf(fmt.Sprintf("spec.network.loadBalancer.pools[%d].addresses[%d]", i, j), fmt.Sprintf("add an entry with IPv%d peerIPs to bgpNeighbors of the servers that shall announce it", f),
+					"no server has an IPv%d neighbour to announce %s to", f, a)
+			}
+		}
 	}
 }
 

@@ -50,3 +50,23 @@ func (d Device) Private(family int) (Address, bool) {
 	}
 	return Address{}, false
 }
+
+// SessionAddress returns the address that the sessions of a neighbour come from:
+// the one that the platform names (customer_ip) where this server has it, else
+// the private address of that family. The first case matters for IPv6 on Packet's
+// shape, where the session comes from the public address.
+func (d Device) SessionAddress(n Neighbor) (Address, bool) {
+	for _, a := range d.Addresses {
+		if n.CustomerIP.IsValid() && a.Prefix.Addr() == n.CustomerIP.Unmap() {
+			return a, true
+		}
+	}
+	family := n.Family
+	if family == 0 && len(n.PeerIPs) > 0 {
+		family = 6
+		if n.PeerIPs[0].Unmap().Is4() {
+			family = 4
+		}
+	}
+	return d.Private(family)
+}

@@ -36,7 +36,7 @@ const AnnouncementVersion = 1
 func ToRRoutes(d device.Device) []Route {
 	var routes []Route
 	for _, n := range d.BGPNeighbors {
-		from, ok := sessionAddress(d, n)
+		from, ok := d.SessionAddress(n)
 		if !ok || !from.Gateway.IsValid() {
 			continue
 		}
@@ -99,7 +99,7 @@ func AnnouncementFor(spec cluster.Spec, d device.Device, inst string) Announceme
 	neighbors := slices.Clone(d.BGPNeighbors)
 	slices.SortStableFunc(neighbors, func(x, y device.Neighbor) int { return cmp.Compare(x.Family, y.Family) })
 	for _, n := range neighbors {
-		from, ok := sessionAddress(d, n)
+		from, ok := d.SessionAddress(n)
 		if !ok {
 			continue
 		}
@@ -122,26 +122,6 @@ func AnnouncementFor(spec cluster.Spec, d device.Device, inst string) Announceme
 	slices.SortStableFunc(a.Peers, func(x, y Peer) int { return x.Address.Compare(y.Address) })
 	a.Peers = slices.CompactFunc(a.Peers, func(x, y Peer) bool { return x.Address == y.Address })
 	return a
-}
-
-// sessionAddress returns the address that the sessions of a neighbour come
-// from: the one that the platform names (customer_ip) where this server has it,
-// else the private address of that family. The first case matters for IPv6 on
-// Packet's shape, where the session comes from the public address.
-func sessionAddress(d device.Device, n device.Neighbor) (device.Address, bool) {
-	for _, a := range d.Addresses {
-		if n.CustomerIP.IsValid() && a.Prefix.Addr() == n.CustomerIP.Unmap() {
-			return a, true
-		}
-	}
-	family := n.Family
-	if family == 0 && len(n.PeerIPs) > 0 {
-		family = 6
-		if n.PeerIPs[0].Unmap().Is4() {
-			family = 4
-		}
-	}
-	return d.Private(family)
 }
 
 // routerID is the private IPv4 address, or 32 bits of SHA-256(inst) where there

@@ -23,7 +23,7 @@ var explained = []string{
 	"pkg/bootstrap/*.go",
 	"pkg/election/decree.go", "pkg/election/problems.go", "pkg/election/receive.go", "pkg/election/roll.go", "pkg/election/settle.go",
 	"pkg/announce/diagnose.go", "pkg/announce/plan.go", "pkg/announce/probe.go",
-	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go",
+	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go", "pkg/speakers/*.go",
 	"pkg/durable/*.go",
 	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go", "pkg/network/host.go",
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go",
@@ -32,7 +32,7 @@ var explained = []string{
 	"pkg/directory/approval.go", "pkg/directory/remove.go", "pkg/directory/revoked.go", "pkg/directory/replicas.go", "pkg/revocation/*.go",
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
-	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
+	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/net.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
 	"cmd/bootstrap/trust.go", "cmd/bootstrap/revoked.go", "cmd/bootstrap/approve.go",
 }
 

@@ -38,6 +38,9 @@ func TestCLIPage(t *testing.T) {
 	for _, c := range commands {
 		help("bootstrap "+c.name, c.name)
 	}
+	for _, c := range netCommands {
+		help("bootstrap net "+c.name, "net", c.name)
+	}
 	b.WriteString("\n" + cliTo + after)
 	compare(t, page, b.String())
 }

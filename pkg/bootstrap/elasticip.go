@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
+	"github.com/mustermetal/muster/pkg/speakers"
 )
 
 // withdrawHead is the time that routers get to stop sending before the address
@@ -26,8 +29,12 @@ func (a *Agent) holdElasticIPs(ctx context.Context) error {
 		return nil
 	}
 	announcement := plan.AnnouncementFor(a.Cluster.Spec, a.device, a.self.Inst)
-	if a.Cluster.Spec.Network.BGP.ControlPlane == cluster.SpeakerBuiltin {
+	onceHealthy := func() {}
+	switch a.Cluster.Spec.Network.BGP.ControlPlane {
+	case cluster.SpeakerBuiltin:
 		go a.startSpeaker(ctx, announcement)
+	case cluster.SpeakerKubeVIP:
+		onceHealthy = sync.OnceFunc(func() { go a.startKubeVIP(ctx, announcement.RouterID) })
 	}
 	warned := ""
 	for healthy := range a.Health.Watch(ctx, announcement.HealthURL, announcement.HealthCA) {
@@ -36,6 +43,7 @@ func (a *Agent) holdElasticIPs(ctx context.Context) error {
 			warned = a.warnOfFilter(prefixes, warned)
 			a.Network.Set(plan.NetworkFor(a.device, prefixes, true))
 			a.withhold(ctx, prefixes, false)
+			onceHealthy()
 			continue
 		}
 		if err := a.dropElasticIPs(ctx, prefixes); err != nil {
@@ -95,21 +103,17 @@ func (a *Agent) withhold(ctx context.Context, prefixes []netip.Prefix, held bool
 	}
 }
 
-// startSpeaker starts the speaker and keeps its sessions in status.
+// startSpeaker starts the speaker and keeps its sessions in status. The routers
+// take one session from a server: a kube-vip of a former cluster file gives way.
 func (a *Agent) startSpeaker(ctx context.Context, plan plan.Announcement) {
-	var last error
-	err := retry(ctx, func(ctx context.Context) error { return a.Speaker.Start(ctx, plan) }, func(err error) {
-		last = fmt.Errorf("the BGP speaker: %w", err)
-		a.board.problem(last)
+	started := a.insist(ctx, "the BGP speaker", func(ctx context.Context) error {
+		if err := a.Kubernetes.SetStaticPod(layout.KubeVIP, nil); err != nil {
+			return err
+		}
+		return a.Speaker.Start(ctx, plan)
 	})
-	if err != nil {
-		return
-	}
-	if last != nil {
-		a.board.solved(last)
-	}
 	const watch = 2 * time.Second
-	for sleep(ctx, watch) == nil {
+	for started && sleep(ctx, watch) == nil {
 		peers, err := a.Speaker.Peers(ctx)
 		if err != nil {
 			a.Log.Debug("asking the speaker", "error", err)
@@ -117,4 +121,38 @@ func (a *Agent) startSpeaker(ctx context.Context, plan plan.Announcement) {
 		}
 		a.board.change(func(s *member.Status) { s.Network.Peers = peers })
 	}
+}
+
+// startKubeVIP gives the kubelet the pod that announces in the speaker's place. It
+// waits for the API server of this server: before, the file would fail kubeadm's
+// checks, and kube-vip, which puts the Elastic IP on lo itself, would make a server
+// that joins talk to itself.
+func (a *Agent) startKubeVIP(ctx context.Context, routerID netip.Addr) {
+	a.insist(ctx, "kube-vip", func(ctx context.Context) error {
+		pod, err := speakers.KubeVIP(a.Cluster.Spec, a.device, routerID)
+		if err != nil {
+			return err
+		}
+		manifest, err := speakers.Marshal([]speakers.Document{pod})
+		if err != nil {
+			return err
+		}
+		if err := a.Speaker.Stop(ctx); err != nil {
+			return err
+		}
+		return a.Kubernetes.SetStaticPod(layout.KubeVIP, manifest)
+	})
+}
+
+// insist tries until it succeeds or ctx ends; what hinders it is on the board.
+func (a *Agent) insist(ctx context.Context, what string, do func(context.Context) error) bool {
+	var last error
+	err := retry(ctx, do, func(err error) {
+		last = fmt.Errorf("%s: %w", what, err)
+		a.board.problem(last)
+	})
+	if err == nil && last != nil {
+		a.board.solved(last)
+	}
+	return err == nil
 }

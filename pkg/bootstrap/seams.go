@@ -168,6 +168,9 @@ type Kubernetes interface {
 	// Resume starts what a reboot left stopped: containerd and kubelet.
 	Resume(ctx context.Context) error
 	Healthy(ctx context.Context) error // the API server of this server
+	// SetStaticPod gives the kubelet of this server a pod, or, without content, takes
+	// it away.
+	SetStaticPod(manifest string, content []byte) error
 	BootstrapToken(ctx context.Context) (string, error)
 	NodeReady(ctx context.Context, name string) (bool, error)
 }

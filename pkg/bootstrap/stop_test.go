@@ -14,8 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
 )
@@ -99,25 +101,38 @@ func TestTwin(t *testing.T) {
 // noting is a network and a speaker that note what they are told, in order.
 type noting struct {
 	*testServer
+	mu         sync.Mutex
 	told       []string
 	onLo       []netip.Prefix
 	cannotDrop error
 }
 
-func (n *noting) Stop(context.Context) error { return nil }
+func (n *noting) note(text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.told = append(n.told, text)
+}
+
+func (n *noting) Stop(context.Context) error {
+	n.note("stop")
+	return nil
+}
 func (n *noting) Set(p plan.Network) {
-	n.told = append(n.told, fmt.Sprint("lo ", p.Addresses))
+	n.note(fmt.Sprint("lo ", p.Addresses))
 	n.onLo = p.Addresses
 }
 func (n *noting) Addresses() ([]netip.Prefix, error) { return n.onLo, nil }
 func (n *noting) RemoveAddress(_ context.Context, p netip.Prefix) error {
-	n.told = append(n.told, "delete "+p.String())
+	n.note("delete " + p.String())
 	return n.cannotDrop
 }
-func (n *noting) Start(context.Context, plan.Announcement) error     { return nil }
+func (n *noting) Start(context.Context, plan.Announcement) error {
+	n.note("start")
+	return nil
+}
 func (n *noting) Peers(context.Context) ([]member.PeerStatus, error) { return nil, nil }
 func (n *noting) Withhold(_ context.Context, p netip.Prefix, held bool) error {
-	n.told = append(n.told, fmt.Sprintf("withhold %s %t", p, held))
+	n.note(fmt.Sprintf("withhold %s %t", p, held))
 	return nil
 }
 
@@ -163,6 +178,67 @@ func TestElasticIPs(t *testing.T) {
 			if !slices.Equal(n.told, tt.want) {
 				t.Errorf("%s:\n got %q\nwant %q", tt.name, n.told, tt.want)
 			}
+		})
+	}
+}
+
+// With kube-vip the pod is laid when the API server of this server is healthy and
+// not before, once, and our speaker never runs beside it; with ours a pod of a
+// former cluster file goes. What the metadata make impossible is in status.
+func TestKubeVIPInPlaceOfTheSpeaker(t *testing.T) {
+	peers := []device.Neighbor{{Family: 4, CustomerAS: 65000, PeerAS: 65530, PeerIPs: []netip.Addr{netip.MustParseAddr("169.254.255.1")}, Multihop: true}}
+	for _, tt := range []struct {
+		name, speaker string
+		neighbors     []device.Neighbor
+		healthy       bool
+		before, pod   bool
+		told, problem string
+	}{
+		{"healthy", cluster.SpeakerKubeVIP, peers, true, false, true, "stop", ""},
+		{"not healthy yet", cluster.SpeakerKubeVIP, peers, false, false, false, "", ""},
+		{"after a reboot", cluster.SpeakerKubeVIP, peers, false, true, true, "", ""},
+		{"no routers", cluster.SpeakerKubeVIP, nil, true, false, false, "", "kube-vip: the metadata of cp1 has no IPv4 router"},
+		{"ours again", cluster.SpeakerBuiltin, peers, true, true, false, "start", ""},
+		{"nobody", cluster.SpeakerNone, peers, true, false, false, "", ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 0)
+			w.cluster.Spec.Network.BGP.ControlPlane = tt.speaker
+			s := w.named("cp1")
+			s.health, s.device.BGPNeighbors = make(chan bool), tt.neighbors
+			if tt.before {
+				s.pods = map[string]string{layout.KubeVIP: "before"}
+			}
+			n := &noting{testServer: s}
+			a := New(Machine{Cluster: w.cluster, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
+				Network: n, Speaker: n, Health: s, Kubernetes: s})
+			a.device = s.device
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- a.holdElasticIPs(ctx) }()
+			s.health <- tt.healthy
+			time.Sleep(time.Second) // virtual
+			pod := s.pods[layout.KubeVIP]
+			if (pod != "") != tt.pod || tt.pod && tt.healthy && !strings.Contains(pod, "value: 169.254.255.1:65530::true\n") {
+				t.Errorf("%s: the pod is %q, expected one: %t", tt.name, pod, tt.pod)
+			}
+			var told []string
+			for _, text := range n.told {
+				if text == "start" || text == "stop" {
+					told = append(told, text)
+				}
+			}
+			if strings.Join(told, " ") != tt.told {
+				t.Errorf("%s: the speaker was told %q, expected %q", tt.name, told, tt.told)
+			}
+			if problem := a.board.read().Problem; !strings.Contains(problem, tt.problem) || (problem != "") != (tt.problem != "") {
+				t.Errorf("%s: the problem is %q, expected %q", tt.name, problem, tt.problem)
+			}
+			stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
 		})
 	}
 }

@@ -96,9 +96,10 @@ type testServer struct {
 	installFails                            int
 	saveFails, directoryFails               bool
 	notReady                                bool
-	filter                                  string       // the sentence about the reverse path filter
-	directoryPeers                          []netip.Addr // as Directory.Start was last told
-	generation                              uint64       // that Directory.Start was last told
+	filter                                  string            // the sentence about the reverse path filter
+	directoryPeers                          []netip.Addr      // as Directory.Start was last told
+	generation                              uint64            // that Directory.Start was last told
+	pods                                    map[string]string // static ones, by manifest
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
@@ -379,6 +380,18 @@ func (s *testServer) EnsureAuthorities(void []string) (string, error) {
 func (s *testServer) Keep(pinned string) error {
 	if s.agentCA != "" && s.agentCA != pinned {
 		s.enrolled, s.signs = false, false
+	}
+	return nil
+}
+func (s *testServer) SetStaticPod(manifest string, content []byte) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	if s.pods == nil {
+		s.pods = map[string]string{}
+	}
+	delete(s.pods, manifest)
+	if content != nil {
+		s.pods[manifest] = string(content)
 	}
 	return nil
 }

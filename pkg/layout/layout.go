@@ -39,6 +39,7 @@ const (
 	KubeletData    = "/var/lib/kubelet"
 	KubernetesPKI  = "/etc/kubernetes/pki"
 	Manifests      = "/etc/kubernetes/manifests"
+	KubeVIP        = "/etc/kubernetes/manifests/kube-vip.yaml" // 0600: holds MD5 passwords
 	AdminConf      = "/etc/kubernetes/admin.conf"
 	KubeletConf    = "/etc/kubernetes/kubelet.conf"
 	EtcdData       = "/var/lib/etcd"

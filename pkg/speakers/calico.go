@@ -98,12 +98,12 @@ func calico(spec cluster.Spec, peerings []peering) ([]Document, error) {
 			if s.password != "" {
 				name := s.name(p)
 				peer.Password = &calicoPassword{keyRef{name, passwordKey}}
-				out = append(out, secret(opaque, spec.Network.BGP.Namespace, name, s.password))
+				out = append(out, p.own(secret(opaque, spec.Network.BGP.Namespace, name, s.password))...)
 				secrets = append(secrets, name)
 			}
-			out = append(out, document(v3, "BGPPeer", metadata{Name: s.name(p)}, peer))
+			out = append(out, p.own(document(v3, "BGPPeer", metadata{Name: s.name(p)}, peer))...)
 		}
-		out = append(out, mayRead(spec.Network.BGP.Namespace, p.node, secrets)...)
+		out = append(out, p.own(mayRead(spec.Network.BGP.Namespace, p.node, secrets)...)...)
 	}
 	return out, nil
 }

@@ -113,12 +113,12 @@ func cilium(spec cluster.Spec, peerings []peering) ([]Document, error) {
 			config := ciliumPeerConfigOf(s)
 			if s.password != "" {
 				config.AuthSecretRef = peer
-				out = append(out, secret(opaque, spec.Network.BGP.Namespace, peer, s.password))
+				out = append(out, p.own(secret(opaque, spec.Network.BGP.Namespace, peer, s.password))...)
 			}
-			out = append(out, document(v2, "CiliumBGPPeerConfig", metadata{Name: peer}, config))
+			out = append(out, p.own(document(v2, "CiliumBGPPeerConfig", metadata{Name: peer}, config))...)
 		}
-		out = append(out, document(v2, "CiliumBGPClusterConfig", metadata{Name: name},
-			ciliumClusterConfig{NodeSelector: p.nodes(), BGPInstances: []ciliumInstance{instance}}))
+		out = append(out, p.own(document(v2, "CiliumBGPClusterConfig", metadata{Name: name},
+			ciliumClusterConfig{NodeSelector: p.nodes(), BGPInstances: []ciliumInstance{instance}}))...)
 	}
 	return out, nil
 }

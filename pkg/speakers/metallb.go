@@ -63,12 +63,12 @@ func metalLB(spec cluster.Spec, peerings []peering) ([]Document, error) {
 			}
 			if s.password != "" {
 				peer.PasswordSecret = &nameRef{name}
-				out = append(out, secret(basicAuth, namespace, name, s.password))
+				out = append(out, p.own(secret(basicAuth, namespace, name, s.password))...)
 			}
 			if selector := p.nodes(); selector != nil {
 				peer.NodeSelectors = []labelSelector{*selector}
 			}
-			out = append(out, document(v1beta2, "BGPPeer", metadata{Name: name, Namespace: namespace}, peer))
+			out = append(out, p.own(document(v1beta2, "BGPPeer", metadata{Name: name, Namespace: namespace}, peer))...)
 		}
 	}
 	return append(out, document(v1beta1, "BGPAdvertisement", metadata{Name: "muster", Namespace: namespace}, bgpAdvertisement{pools})), nil

@@ -83,6 +83,14 @@ type peering struct {
 	sessions []session
 }
 
+// own marks documents as those of the peering's node.
+func (p peering) own(documents ...Document) []Document {
+	for i := range documents {
+		documents[i].Node = p.node
+	}
+	return documents
+}
+
 // peeringsOf says which sessions belong into objects for all nodes and which into
 // objects of single nodes. Data decide: where all servers have the same routers,
 // with the same AS numbers and passwords, two objects do for the whole cluster.

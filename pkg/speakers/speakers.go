@@ -26,6 +26,8 @@ type Server struct {
 // Document is one Kubernetes object.
 type Document struct {
 	Kind, Name string
+	// Node is the one node that it is for, empty where it is for all.
+	Node string
 	// Secret says that it holds a password: it is not for terminals and chats.
 	Secret bool
 

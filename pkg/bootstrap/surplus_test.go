@@ -133,6 +133,21 @@ func TestNoSurplus(t *testing.T) {
 	})
 }
 
+// A row that was made again from its node alone has no certificate to revoke.
+func TestRemovalOfAnUnknownInstance(t *testing.T) {
+	m := member.Revoked{Inst: member.UnknownInst("w1"), HW: member.UnknownHW, Name: "w1"}
+	for role, want := range map[member.Role]bool{member.Worker: true, member.NoRole: true} {
+		told := strings.Join(removalTold(member.Removal{Member: m, Role: role}), "\n")
+		if got := strings.Contains(told, "its certificate stays good"); got != want {
+			t.Errorf("role %q: %s", role, told)
+		}
+	}
+	m.HW = "1"
+	if told := removalTold(member.Removal{Member: m}); len(told) != 2 || !strings.Contains(told[0], "was removed before") {
+		t.Errorf("removed before: %q", told)
+	}
+}
+
 // A removal is weighed first, and refused while the member's etcd votes.
 func TestRemoveMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,6 +52,13 @@ func TestSurplus(t *testing.T) {
 	// Those two are none of the three: a place that is free again is not theirs.
 	if err := storeOf(t, hosts[0]).revoke(deadline(t), member.Revoked{Inst: inst(2), HW: inst(1002), Name: "server02", Address: netip.MustParseAddr("10.0.0.2")}); err != nil {
 		t.Fatal(err)
+	}
+	restored := member.Record{Inst: inst(10), HW: inst(1010), Name: "server10", Address: netip.MustParseAddr("10.0.0.10"), Role: member.Worker, Extra: true}
+	if err := ask.Restore(deadline(t), []member.Record{restored}); err != nil {
+		t.Fatal(err)
+	}
+	if list := records(t, hosts[0]); !slices.Contains(list, restored) || !slices.ContainsFunc(list, func(r member.Record) bool { return r.Name == "server04" && r.Extra }) {
+		t.Errorf("the records do not tell who is none of the expected: %+v", list)
 	}
 	claims(of(8), member.ControlPlane, nil)
 	claims(of(9), member.NoRole, ErrSurplus)

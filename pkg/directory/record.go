@@ -28,7 +28,7 @@ func (s *store) Records(ctx context.Context) ([]member.Record, error) {
 		out = out[:0]
 		for _, r := range rows {
 			out = append(out, member.Record{
-				Inst: r.Inst, HW: r.HW, Name: r.Name, Address: r.Address, Role: r.Role, First: r.first, Key: keys[r.Inst],
+				Inst: r.Inst, HW: r.HW, Name: r.Name, Address: r.Address, Role: r.Role, First: r.first, Key: keys[r.Inst], Extra: !r.expected,
 			})
 		}
 		for _, r := range revoked {
@@ -109,8 +109,8 @@ AND NOT EXISTS (SELECT 1 FROM member AS other WHERE other.inst = ?4) AND NOT EXI
 AND EXISTS (SELECT 1 FROM meta WHERE ` + isTrue + `)`
 
 	recordStatement = `
-INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch)
-SELECT ?4, ?5, ?6, ?7, ?8, ?9, ?10, '', meta.epoch FROM meta WHERE ` + isTrue + `
+INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch, expected)
+SELECT ?4, ?5, ?6, ?7, ?8, ?9, ?10, '', meta.epoch, ?11 FROM meta WHERE ` + isTrue + `
 AND NOT EXISTS (SELECT 1 FROM revoked WHERE inst = ?4) ON CONFLICT DO NOTHING`
 
 	removedStatement = `
@@ -136,7 +136,7 @@ func (s *store) insert(ctx context.Context, to execer, r member.Record) error {
 	if phase == "" {
 		phase = member.Enrolling
 	}
-	if _, err := to.ExecContext(ctx, recordStatement, s.args(r.Inst, r.HW, r.Name, r.Address.String(), string(r.Role), number(r.First), string(phase))...); err != nil {
+	if _, err := to.ExecContext(ctx, recordStatement, s.args(r.Inst, r.HW, r.Name, r.Address.String(), string(r.Role), number(r.First), string(phase), number(!r.Extra))...); err != nil {
 		return err
 	}
 	if r.Key == "" {

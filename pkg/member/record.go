@@ -18,6 +18,9 @@ type Record struct {
 	Key     string     `json:"key,omitempty"`     // sha256:… of the key that the instance enrolled with
 	Removed bool       `json:"removed,omitempty"` // it was removed for ever; no role then
 	Phase   Phase      `json:"phase,omitempty"`   // empty: the row is as after a claim
+	// Extra is none of the servers that the cluster file expects: it was approved, or
+	// has joining user-data.
+	Extra bool `json:"extra,omitempty"`
 }
 
 // UnknownHW is the hardware of a record whose instance nobody knows.

@@ -204,8 +204,8 @@ func TestRevokedOutlivesTheDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.run(t) // as of another generation: with none of the rows
-	for _, err = h.client.ClaimRole(deadline(t), claim(2, 1)); !errors.Is(err, ErrRevoked); _, err = h.client.ClaimRole(deadline(t), claim(2, 1)) {
-		if err != nil || t.Context().Err() != nil {
+	for ctx := deadline(t); !errors.Is(err, ErrRevoked); {
+		if _, err = h.client.ClaimRole(ctx, claim(2, 1)); ctx.Err() != nil {
 			t.Fatalf("the removed instance claims again: %v", err)
 		}
 	}

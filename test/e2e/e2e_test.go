@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/test/rig"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
@@ -235,26 +236,36 @@ func testOneInit(t *testing.T, c *formation) {
 }
 
 func testInitRefused(t *testing.T, c *formation) {
+	c.t = t
 	for _, s := range c.servers {
-		if c.status(s).Decree.Leader == c.status(s).Inst {
-			continue
-		}
-		if _, err := s.Exec(c.ctx, "systemctl", "start", "kubeadm-init.service"); err == nil {
-			t.Errorf("%s: systemctl start kubeadm-init succeeded", s.Name)
-		}
-		journal, err := s.Journal(c.ctx, "kubeadm-init.service")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range []string{"status=78", "a second kubeadm init would make a second cluster"} {
-			if !strings.Contains(journal, want) {
-				t.Errorf("%s: the journal of kubeadm-init lacks %q:\n%s", s.Name, want, journal)
-			}
-		}
-		if _, err := s.Exec(c.ctx, "systemctl", "reset-failed", "kubeadm-init.service"); err != nil {
-			t.Error(err)
+		if c.status(s).Decree.Leader != c.status(s).Inst {
+			c.refusesInit(s, "a second kubeadm init would make a second cluster")
 		}
 	}
+}
+
+// refusesInit starts kubeadm init by hand, which fails with a sentence.
+func (c *formation) refusesInit(s *rig.Server, sentence string) {
+	c.t.Helper()
+	if _, err := s.Exec(c.ctx, "systemctl", "start", layout.UnitKubeadmInit); err == nil {
+		c.t.Errorf("%s: systemctl start %s succeeded", s.Name, layout.UnitKubeadmInit)
+	}
+	// What the check says and what systemd says of it come to the journal on two ways.
+	c.eventually(10*time.Second, "the journal of "+layout.UnitKubeadmInit+" on "+s.Name, func() error {
+		journal, err := s.Journal(c.ctx, layout.UnitKubeadmInit)
+		if err != nil {
+			return err
+		}
+		last := journal[max(0, strings.LastIndex(journal, "Starting "+layout.UnitKubeadmInit)):]
+		for _, want := range []string{"status=78", sentence} {
+			if !strings.Contains(last, want) {
+				return fmt.Errorf("it lacks %q:\n%s", want, last)
+			}
+		}
+		return nil
+	})
+	_, err := s.Exec(c.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit)
+	c.must(err)
 }
 
 // testSecrets looks for the cluster's secret, the routers' password and keys where

@@ -366,22 +366,6 @@ func (h *heldGO) oldInits() int {
 	return strings.Count(journal, "Using Kubernetes version")
 }
 
-// refused starts kubeadm init by hand, which fails with a sentence.
-func (h *heldGO) refused(sentence string) {
-	h.t.Helper()
-	if _, err := h.old.Exec(h.ctx, "systemctl", "start", layout.UnitKubeadmInit); err == nil {
-		h.t.Errorf("systemctl start %s succeeded on %s", layout.UnitKubeadmInit, h.old.Name)
-	}
-	journal, err := h.old.Journal(h.ctx, layout.UnitKubeadmInit)
-	h.must(err)
-	last := journal[max(0, strings.LastIndex(journal, "Starting "+layout.UnitKubeadmInit)):]
-	if !strings.Contains(last, "status=78") || !strings.Contains(last, sentence) {
-		h.t.Errorf("the journal of %s on %s lacks status=78 or %q:\n%s", layout.UnitKubeadmInit, h.old.Name, sentence, last)
-	}
-	_, err = h.old.Exec(h.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit)
-	h.must(err)
-}
-
 // staysDown tries everything by hand and looks at what came of it.
 func (h *heldGO) staysDown(unit, init string) {
 	h.t.Helper()
@@ -392,7 +376,7 @@ func (h *heldGO) staysDown(unit, init string) {
 	}()
 	h.heldBack(layout.UnitKubelet, unit)
 	h.heldBack(layout.UnitAnnounce, unit)
-	h.refused(init)
+	h.refusesInit(h.old, init)
 	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
 }
 

@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/test/rig"
+)
+
+func testNextHops(t *testing.T, c *formation, want int) {
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	var planes []netip.Addr
+	for _, s := range c.servers[:want] {
+		planes = append(planes, s.Addr)
+	}
+	slices.SortFunc(planes, netip.Addr.Compare)
+	c.t = t
+	c.eventually(30*time.Second, "the routers to know every control plane", func() error {
+		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(hops, planes) {
+			return fmt.Errorf("next hops of %s are %v, expected %v", eip, hops, planes)
+		}
+		for router := range rig.Routers {
+			hops, err := c.rig.ToR().RouterNextHops(c.ctx, router, eip)
+			if err != nil {
+				return err
+			}
+			if !slices.Equal(hops, planes) {
+				return fmt.Errorf("router %s: next hops of %s are %v, expected %v", rig.Routers[router], eip, hops, planes)
+			}
+		}
+		return nil
+	})
+}
+
+// testNetwork reads lo and the routing table of every server as ip -j shows them.
+func testNetwork(t *testing.T, c *formation) {
+	for _, s := range c.servers {
+		plane := strings.HasPrefix(s.Name, "cp")
+		var links []struct {
+			AddrInfo []struct {
+				Local, Scope, Label string
+				Prefixlen           int
+			} `json:"addr_info"`
+		}
+		c.execJSON(t, s, &links, "ip", "-j", "addr", "show", "lo")
+		found := ""
+		for _, l := range links {
+			for _, a := range l.AddrInfo {
+				if a.Local == rig.ElasticIP.String() {
+					found = fmt.Sprintf("%s/%d scope %s label %s", a.Local, a.Prefixlen, a.Scope, a.Label)
+				}
+			}
+		}
+		want := ""
+		if plane {
+			want = rig.ElasticIP.String() + "/32 scope host label lo:muster"
+		}
+		if found != want {
+			t.Errorf("%s: Elastic IP on lo is %q, expected %q", s.Name, found, want)
+		}
+		var routes []struct {
+			Dst, Gateway, Prefsrc, Protocol string
+		}
+		c.execJSON(t, s, &routes, "ip", "-j", "route")
+		for _, router := range rig.Routers {
+			ok := slices.ContainsFunc(routes, func(r struct{ Dst, Gateway, Prefsrc, Protocol string }) bool {
+				return r.Dst == router.String() && r.Gateway == s.Gateway.String() && r.Prefsrc == s.Addr.String() && (r.Protocol == "201" || r.Protocol == "muster")
+			})
+			if !ok {
+				t.Errorf("%s: no route to %s via %s src %s proto muster in %v", s.Name, router, s.Gateway, s.Addr, routes)
+			}
+		}
+	}
+}

@@ -23,10 +23,10 @@ import (
 
 // TestThreeControlPlanesTwoWorkers is the main job, and what must hold after it.
 func TestThreeControlPlanesTwoWorkers(t *testing.T) {
-	c := form(t, shape{controlPlanes: 3, workers: 2})
-	c.bootAll()
-	c.awaitReady(6 * time.Minute)
-
+	c := form(t, shape{controlPlanes: 3, workers: 2, discovery: 5})
+	if !t.Run("two of five come late", func(t *testing.T) { testLate(t, c) }) {
+		return
+	}
 	t.Run("nodes through the Elastic IP", func(t *testing.T) { testNodes(t, c) })
 	t.Run("etcd has three members", func(t *testing.T) { testEtcd(t, c, 3) })
 	t.Run("three next hops at both routers", func(t *testing.T) { testNextHops(t, c, 3) })

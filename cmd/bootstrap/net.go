@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/metadata"
@@ -58,7 +59,8 @@ routers that this server's metadata name. docs/network.md says which, and why.
 
 Where every server has the same routers the objects are for all nodes. Where a server
 has routers of its own, such as the gateway of its /31, they are for its node: run this
-on every server that shall announce Services, and apply each.
+on every server that shall announce Services, and apply each. With platform static the
+cluster file describes all servers, and one run is enough.
 
 Usage: bootstrap net render [--with-secrets]
 
@@ -82,15 +84,11 @@ func netRenderCommand(_ context.Context, args []string, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	d, err := storedDevice(*stored)
+	servers, err := describedServers(c, *stored)
 	if err != nil {
 		return err
 	}
-	node, err := device.NodeName(d.Hostname)
-	if err != nil {
-		return exitError{exitConfig, err}
-	}
-	documents, err := speakers.Services(c.Spec, []speakers.Server{{Node: node, Device: d}})
+	documents, err := speakers.Services(c.Spec, servers)
 	if err != nil {
 		return exitError{exitConfig, err}
 	}
@@ -105,11 +103,36 @@ func netRenderCommand(_ context.Context, args []string, stdout, stderr io.Writer
 	if n := all - len(documents); n > 0 {
 		fmt.Fprintf(stderr, "bootstrap net render: left out: %d with BGP passwords (Secrets); --with-secrets prints them\n", n)
 	}
-	if slices.ContainsFunc(documents, func(d speakers.Document) bool { return d.Node != "" }) {
-		fmt.Fprintf(stderr, "bootstrap net render: the peers are those of node %s alone: run this on every server that shall announce Services\n", node)
+	if own := func(d speakers.Document) bool { return d.Node != "" }; len(servers) == 1 && slices.ContainsFunc(documents, own) {
+		fmt.Fprintf(stderr, "bootstrap net render: the peers are those of node %s alone: run this on every server that shall announce Services\n", servers[0].Node)
 	}
 	_, err = stdout.Write(out)
 	return err
+}
+
+// describedServers are the servers whose metadata is at hand: all that the cluster
+// file describes, else this one.
+func describedServers(c cluster.Cluster, stored string) ([]speakers.Server, error) {
+	var devices []device.Device
+	for _, s := range c.Spec.Static {
+		devices = append(devices, metadata.Describe(s))
+	}
+	if len(devices) == 0 {
+		d, err := storedDevice(stored)
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, d)
+	}
+	var servers []speakers.Server
+	for _, d := range devices {
+		node, err := device.NodeName(d.Hostname)
+		if err != nil {
+			return nil, exitError{exitConfig, err}
+		}
+		servers = append(servers, speakers.Server{Node: node, Device: d})
+	}
+	return servers, nil
 }
 
 // storedDevice reads the metadata that the agent keeps.

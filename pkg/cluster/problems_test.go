@@ -459,6 +459,13 @@ func TestProblems(t *testing.T) {
 			"17:21: warning: spec.network.bgp.services: no server announces Services until a worker joins: every one is a control plane, and kubeadm labels those node.kubernetes.io/exclude-from-external-load-balancers (expect more servers than control planes)",
 			"18:66: spec.network.loadBalancer.pools[0].addresses[1]: no server has an IPv6 neighbour to announce 2604:1380:1::/64 to (add an entry with IPv6 peerIPs to bgpNeighbors of the servers that shall announce it)",
 		}},
+		{"services without any neighbour", staticFile, "      bgpNeighbors:\n        - {customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], md5: hunter2}\n", "  network:\n    bgp: {services: metallb}\n    loadBalancer: {pools: [{name: a, addresses: [147.75.40.8/29]}]}\n", []string{
+			"9:5: spec.static: no server has a BGP neighbour to announce the pools to (add bgpNeighbors to the servers that shall announce Services, or write network.bgp.services: none)",
+			"15:21: warning: spec.network.bgp.services: no server announces Services until a worker joins: every one is a control plane, and kubeadm labels those node.kubernetes.io/exclude-from-external-load-balancers (expect more servers than control planes)",
+		}},
+		{"EIP without a neighbour of the family", staticFile, "  kubernetes:", "  network: {elasticIPs: [{address: '2604:1380:1::92/128', on: control-planes}]}\n  kubernetes:", []string{
+			"16:36: spec.network.elasticIPs[0].address: no server has an IPv6 neighbour to announce 2604:1380:1::92/128 to (add an entry with IPv6 peerIPs to bgpNeighbors of the servers that shall announce it)",
+		}},
 		{"empty file", good, good, "", []string{
 			"1:1: the file is empty (`userdata init NAME` writes a cluster file to start from)",
 		}},

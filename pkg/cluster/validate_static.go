@@ -68,17 +68,28 @@ func (v *validator) someNeighbor(servers []StaticServer) {
 			}
 		}
 	}
-	if len(servers) > 0 && len(families) == 0 && v.Spec.Network.BGP.HoldsControlPlanes() {
+	bgp := v.Spec.Network.BGP
+	switch {
+	case len(servers) == 0 || len(families) > 0:
+	case bgp.HoldsControlPlanes():
 		v.errorf("spec.static", "add bgpNeighbors to the servers that may become control planes, or write network.bgp.controlPlane: none", "no server has a BGP neighbour to announce the Elastic IPs to")
+	case bgp.Services != ServicesNone:
+		v.errorf("spec.static", "add bgpNeighbors to the servers that shall announce Services, or write network.bgp.services: none", "no server has a BGP neighbour to announce the pools to")
 	}
-	if len(servers) == 0 {
-		return
+	reach := func(path string, a netip.Prefix) {
+		if f := familyOf(a.Addr()); len(servers) > 0 && len(families) > 0 && a.IsValid() && !families[f] {
+			v.errorf(path, fmt.Sprintf("add an entry with IPv%d peerIPs to bgpNeighbors of the servers that shall announce it", f), "no server has an IPv%d neighbour to announce %s to", f, a)
+		}
+	}
+	for i, e := range v.Spec.Network.ElasticIPs {
+		if v.Spec.Network.BGP.HoldsControlPlanes() {
+			reach(index("spec.network.elasticIPs", i)+".address", e.Address)
+		}
 	}
 	for i, p := range v.Spec.Network.LoadBalancer.Pools {
 		for j, a := range p.Addresses {
-			if f := familyOf(a.Addr()); a.IsValid() && !families[f] && v.Spec.Network.BGP.Services != ServicesNone {
-				v.errorf(fmt.Sprintf("spec.network.loadBalancer.pools[%d].addresses[%d]", i, j), fmt.Sprintf("add an entry with IPv%d peerIPs to bgpNeighbors of the servers that shall announce it", f),
-					"no server has an IPv%d neighbour to announce %s to", f, a)
+			if v.Spec.Network.BGP.Services != ServicesNone {
+				reach(fmt.Sprintf("spec.network.loadBalancer.pools[%d].addresses[%d]", i, j), a)
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func (s Static) Device(context.Context) (device.Device, error) {
 	}
 	switch len(found) {
 	case 1:
-		return describe(s.Servers[found[0]]), nil
+		return Describe(s.Servers[found[0]]), nil
 	case 0:
 		return device.Device{}, fmt.Errorf("metadata: none of the %d servers in spec.static matches this one: hostname %q, MACs %s, addresses %s",
 			len(s.Servers), facts.Hostname, listed(facts.MACs), listed(facts.Addresses))
@@ -59,7 +59,8 @@ func matches(m cluster.StaticMatch, facts Facts) bool {
 	return false
 }
 
-func describe(s cluster.StaticServer) device.Device {
+// Describe makes a device of what the cluster file says of a server.
+func Describe(s cluster.StaticServer) device.Device {
 	d := device.Device{ID: cmp.Or(s.ID, s.Hostname), Hostname: s.Hostname, Tags: slices.Clone(s.Tags)}
 	for _, a := range s.Addresses {
 		d.Addresses = append(d.Addresses, device.Address{Prefix: a.Address, Gateway: a.Gateway, Public: a.Public})

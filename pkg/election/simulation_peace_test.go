@@ -37,8 +37,9 @@ func (w *sim) restore(m *machine) {
 	if !m.up {
 		w.start(m)
 	}
-	if m.core.barred() == barReconfigured {
-		// It voted under other numbers only, so an operator may reset it.
+	if m.core.state.Config != m.cfg.Hash() {
+		// It voted under other numbers only, so an operator may reset it. Even once
+		// it is sealed the others' decisions do not reach it.
 		w.stop(m, true)
 		m.disk = disk{lazy: m.disk.lazy}
 		w.start(m)

@@ -48,15 +48,19 @@ func (b *board) change(f func(*member.Status)) {
 
 // enter begins a phase; what it waited for in the last one is over.
 func (b *board) enter(p member.Phase) {
-	was := b.read().Phase
+	var was member.Phase
+	var took time.Duration
 	b.change(func(s *member.Status) {
-		if s.Phase != p {
-			s.Phase, s.Since = p, b.now()
+		if was = s.Phase; was != p {
+			now := b.now()
+			took = now.Sub(s.Since)
+			s.Phase, s.Since = p, now
 		}
 		s.Waiting, s.Problem = "", ""
 	})
 	if was != p {
-		b.log.Info("phase", "phase", p, "before", was)
+		// test/bench reads this line.
+		b.log.Info("phase", "phase", p, "before", was, "took", took.Round(time.Millisecond))
 		b.notify(string(p))
 	}
 }

@@ -3,6 +3,7 @@
 //
 //	go run ./test/bench              # five pairs of clusters, about a quarter of an hour
 //	go run ./test/bench --pairs 1    # quick, and worth less
+//	go run ./test/bench --fence      # the fence alone, some minutes
 package main
 
 import (
@@ -33,9 +34,9 @@ func main() {
 
 // bench is one run of all measurements.
 type bench struct {
-	controlPlanes, workers, pairs int
-	cache, dir, agent, userdata   string
-	image                         images.Image
+	controlPlanes, workers, pairs, formations int
+	cache, dir, agent, userdata               string
+	image                                     images.Image
 }
 
 func run(ctx context.Context) (missed int, err error) {
@@ -46,6 +47,8 @@ func run(ctx context.Context) (missed int, err error) {
 	flag.StringVar(&b.cache, "cache", os.Getenv("MUSTER_CACHE"), "directory of everything built (default: muster in the user's cache directory)")
 	flag.StringVar(&b.agent, "agent", "bin/bootstrap", "the agent")
 	flag.StringVar(&b.userdata, "userdata", "bin/userdata", "the generator")
+	fenceOnly := flag.Bool("fence", false, "measure the fence alone, on light servers")
+	flag.IntVar(&b.formations, "formations", 20, "how many light clusters to form for a median")
 	flag.Parse()
 	if flag.NArg() > 0 || b.pairs < 1 {
 		return 0, fmt.Errorf("arguments %q, %d pairs; expected flags only and at least one pair", flag.Args(), b.pairs)
@@ -54,11 +57,17 @@ func run(ctx context.Context) (missed int, err error) {
 		return 0, err
 	}
 	b.dir = filepath.Join(b.cache, "bench")
-	if b.image, err = images.Ensure(ctx, images.Options{Cache: b.cache, Agent: b.agent, Log: os.Stderr}); err != nil {
-		return 0, err
+	if !*fenceOnly {
+		if b.image, err = images.Ensure(ctx, images.Options{Cache: b.cache, Agent: b.agent, Log: os.Stderr}); err != nil {
+			return 0, err
+		}
 	}
 	var results []result
-	for _, measure := range []func(context.Context) ([]result, error){b.binary, b.formation} {
+	measures := []func(context.Context) ([]result, error){b.binary, b.fence, b.formation}
+	if *fenceOnly {
+		measures = []func(context.Context) ([]result, error){b.fence}
+	}
+	for _, measure := range measures {
 		more, err := measure(ctx)
 		if err != nil {
 			return 0, err

@@ -11,10 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
@@ -71,7 +74,9 @@ func (s *Server) Status(ctx context.Context) (member.Status, error) {
 		return member.Status{}, err
 	}
 	for _, one := range all {
-		if one.Name == s.Name || len(all) == 1 {
+		// A former life of this server may be listed too, from the directory: without
+		// the time at which it answered.
+		if one.Address == s.Address && !one.Time.IsZero() || len(all) == 1 {
 			return one, nil
 		}
 	}
@@ -170,4 +175,40 @@ func (l *Lab) CollectLogs(ctx context.Context, dir string) error {
 	b, err := os.ReadFile(l.path("shared", "ledger"))
 	save("ledger", b, err)
 	return errors.Join(errs...)
+}
+
+// WaitRunning waits until every unit of the boot has started.
+func (s *Server) WaitRunning(ctx context.Context) error {
+	var last error
+	err := machine.Poll(ctx, s.Name+" is up", func() bool {
+		_, last = s.Exec(ctx, "systemctl", "is-system-running", "--quiet")
+		return last == nil
+	})
+	if err != nil {
+		return errors.Join(err, last)
+	}
+	return nil
+}
+
+// Started is when the first process of a unit that is still alive was started, to
+// 10 ms.
+func (s *Server) Started(unit string) (time.Time, error) {
+	pids, err := s.processes(unit)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if len(pids) == 0 {
+		return time.Time{}, fmt.Errorf("%s of %s does not run", unit, s.Name)
+	}
+	p, err := machine.Identify(slices.Min(pids))
+	if err != nil {
+		return time.Time{}, err
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return time.Time{}, err
+	}
+	// Field 22 of /proc/PID/stat counts hundredths of a second since the boot.
+	const tick = 10 * time.Millisecond
+	return time.Now().Add(time.Duration(p.Start)*tick - time.Duration(now.Nano())), nil
 }

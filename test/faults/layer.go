@@ -101,6 +101,9 @@ func (s *Server) seed() error {
 			return err
 		}
 	}
+	if s.Idle {
+		return nil
+	}
 	wants := s.path("root", layout.UnitDir, "multi-user.target.wants")
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mustermetal/muster/test/faults/ledger"
 	"github.com/mustermetal/muster/test/rig/machine"
@@ -22,12 +25,14 @@ type Server struct {
 	Index    int
 	Address  netip.Addr
 	Hardware string // MAC address that is its identity
+	Idle     bool   // the agent does not start at boot
 
-	lab      *Lab
+	lab *Lab
+
+	mu       sync.Mutex
 	userData []byte
-
-	mu   sync.Mutex
-	boot *boot // nil: off
+	seeded   bool  // since the disk was new or the user-data changed
+	boot     *boot // nil: off
 }
 
 // boot is one run of a server.
@@ -91,6 +96,7 @@ func (s *Server) newDisk(ctx context.Context) error {
 			return fmt.Errorf("disk of %s: %w", s.Name, err)
 		}
 	}
+	s.seeded = false
 	return s.copyDisk(ctx, s.lab.path("blank.img"), s.path("state.img"))
 }
 
@@ -116,7 +122,26 @@ func (s *Server) mount(ctx context.Context) error {
 	if err := machine.MountOverlay(lower, s.path("up"), s.path("work"), s.path("root")); err != nil {
 		return err
 	}
+	if s.seeded {
+		return nil
+	}
+	s.seeded = true
 	return s.seed()
+}
+
+// SetUserData changes what the server's next boot lays down, as a person would who
+// writes it there by hand: cloud-init does it once.
+func (s *Server) SetUserData(data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.userData, s.seeded = data, false
+}
+
+// CopyDisk makes the server's state disk a copy of another one's. Both must be off.
+func (s *Server) CopyDisk(ctx context.Context, from *Server) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copyDisk(ctx, from.path("state.img"), s.path("state.img"))
 }
 
 // On switches the server on. It returns when PID 1 is there.
@@ -260,3 +285,54 @@ func (s *Server) pid1() (machine.Process, error) {
 	}
 	return machine.Process{}, fmt.Errorf("server %s is off", s.Name)
 }
+
+// Fill leaves that many bytes free on the state disk.
+func (s *Server) Fill(ctx context.Context, leave int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.mount(ctx); err != nil {
+		return err
+	}
+	f, err := os.Create(s.path("state", ballast))
+	if err != nil {
+		return fmt.Errorf("filling the disk of %s: %w", s.Name, err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-leave)
+	if err == nil && leave == 0 {
+		// What is kept for root, too; until nothing is left.
+		for step := int64(64 << 20); step >= st.Bsize; {
+			at, err := f.Seek(0, io.SeekEnd)
+			if err != nil {
+				return errors.Join(err, f.Close())
+			}
+			if unix.Fallocate(int(f.Fd()), 0, at, step) != nil {
+				step /= 2
+			}
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("filling the disk of %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// Empty takes back what Fill took, if a power loss has not, for good.
+func (s *Server) Empty() error {
+	if err := os.Remove(s.path("state", ballast)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	dir, err := os.Open(s.path("state"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// ballast is the file of Fill.
+const ballast = "ballast"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/election"
@@ -61,63 +62,69 @@ func Joined(lines []ledger.Line) []string {
 	return slices.Compact(out)
 }
 
-// AwaitFormed waits until every one of the servers says of itself that it is ready
-// in a sealed cluster, and that it is the same one. Its error says how far each is.
-func AwaitFormed(ctx context.Context, servers []*Server) error {
+// AwaitFormed waits until n of the servers say of themselves that they are ready in
+// a sealed cluster, and that it is the same one. It returns the others. Its error says
+// how far each is.
+func AwaitFormed(ctx context.Context, servers []*Server, n int) (rest []*Server, err error) {
 	for {
-		report, ca, formed := look(ctx, servers)
-		if formed {
-			return agree(ca)
+		answers := ask(ctx, servers)
+		rest = rest[:0]
+		seen := map[string]bool{}
+		for i, a := range answers {
+			if a.ready() {
+				seen[a.status.Decree.CAHash] = true
+			} else {
+				rest = append(rest, servers[i])
+			}
+		}
+		if len(servers)-len(rest) >= n {
+			if len(seen) != 1 {
+				return rest, fmt.Errorf("the servers call different clusters theirs:\n%s", report(servers, answers))
+			}
+			return rest, nil
 		}
 		pause := time.NewTimer(200 * time.Millisecond)
 		select {
 		case <-ctx.Done():
 			pause.Stop()
-			return fmt.Errorf("the cluster is not formed (%w):\n%s", context.Cause(ctx), report)
+			return rest, fmt.Errorf("the cluster is not formed (%w):\n%s", context.Cause(ctx), report(servers, answers))
 		case <-pause.C:
 		}
 	}
 }
 
-// look asks each server for itself, all at once.
-func look(ctx context.Context, servers []*Server) (report string, ca map[string]string, formed bool) {
-	type answer struct {
-		status member.Status
-		err    error
-	}
-	answers := make([]chan answer, len(servers))
-	for i, s := range servers {
-		answers[i] = make(chan answer, 1)
-		go func() {
-			status, err := s.Status(ctx)
-			answers[i] <- answer{status, err}
-		}()
-	}
-	ca, formed = map[string]string{}, true
-	var b strings.Builder
-	for i, s := range servers {
-		a := <-answers[i]
-		d := a.status.Decree
-		if a.err != nil {
-			fmt.Fprintf(&b, "  %s: %v\n", s.Name, a.err)
-		} else {
-			fmt.Fprintf(&b, "  %s: %s, %s e%d of %s, %d/%d votes; waits: %s; problem: %s\n",
-				s.Name, a.status.Phase, d.State, d.Epoch, d.LeaderName, d.Votes, d.Quorum, a.status.Waiting, a.status.Problem)
-		}
-		ca[s.Name] = d.CAHash
-		formed = formed && a.err == nil && a.status.Phase == member.Ready && d.State == string(election.PhaseSealed)
-	}
-	return b.String(), ca, formed
+// answer is what one server says of itself.
+type answer struct {
+	status member.Status
+	err    error
 }
 
-// agree says who names another CA.
-func agree(ca map[string]string) error {
-	seen := map[string]string{}
-	for name, hash := range ca {
-		seen[hash] = name
+func (a answer) ready() bool {
+	return a.err == nil && a.status.Phase == member.Ready && a.status.Decree.State == string(election.PhaseSealed)
+}
+
+// ask asks each server for itself, all at once.
+func ask(ctx context.Context, servers []*Server) []answer {
+	answers := make([]answer, len(servers))
+	var all sync.WaitGroup
+	for i, s := range servers {
+		all.Go(func() { answers[i].status, answers[i].err = s.Status(ctx) })
 	}
-	if len(seen) != 1 {
-		return fmt.Errorf("the servers call different clusters theirs: %v", ca)
+	all.Wait()
+	return answers
+}
+
+// report says how far each server is, a line each.
+func report(servers []*Server, answers []answer) string {
+	var b strings.Builder
+	for i, a := range answers {
+		if a.err != nil {
+			fmt.Fprintf(&b, "  %s: %v\n", servers[i].Name, a.err)
+			continue
+		}
+		d := a.status.Decree
+		fmt.Fprintf(&b, "  %s: %s, %s e%d of %s, %d/%d votes; waits: %s; problem: %s\n",
+			servers[i].Name, a.status.Phase, d.State, d.Epoch, d.LeaderName, d.Votes, d.Quorum, a.status.Waiting, a.status.Problem)
 	}
-	return nil
+	return b.String()
 }

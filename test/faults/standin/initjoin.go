@@ -54,7 +54,47 @@ func initialise(ctx context.Context, c config) error {
 	if err := markControlPlane(ctx, local, name); err != nil {
 		return err
 	}
+	if err := publishConfig(ctx, local, c); err != nil {
+		return err
+	}
 	return record(ledger.Done, name)
+}
+
+// shared is what later control planes need of init's configuration; the real kubeadm
+// keeps it in a ConfigMap of the same name.
+type shared struct {
+	Metadata struct {
+		Name string `json:"name"`
+	} `json:"metadata"`
+	Endpoint string   `json:"controlPlaneEndpoint"`
+	CertSANs []string `json:"certSANs"`
+}
+
+const configMaps = "/api/v1/namespaces/kube-system/configmaps"
+
+func publishConfig(ctx context.Context, server string, c config) error {
+	api, err := admin(server)
+	if err != nil {
+		return err
+	}
+	s := shared{Endpoint: c.ControlPlaneEndpoint, CertSANs: c.APIServer.CertSANs}
+	s.Metadata.Name = "kubeadm-config"
+	err = api.call(ctx, http.MethodPost, configMaps, s, nil)
+	var f failure
+	if errors.As(err, &f) && f.code == http.StatusConflict {
+		return nil // of an earlier run that this one finishes
+	}
+	return err
+}
+
+// admin is a client of one API server with the rights of admin.conf.
+func admin(server string) (*client, error) {
+	conf, err := readKubeconfig(layout.AdminConf)
+	if err != nil {
+		return nil, err
+	}
+	conf.Clusters[0].Cluster.Server = server
+	return conf.open("")
 }
 
 // layCertificates makes what kubeadm makes under the authorities that are there.
@@ -96,12 +136,7 @@ func writeManifests(p pod) error {
 
 // markControlPlane waits for the API server and the node, and labels it.
 func markControlPlane(ctx context.Context, server, name string) error {
-	conf, err := readKubeconfig(layout.AdminConf)
-	if err != nil {
-		return err
-	}
-	conf.Clusters[0].Cluster.Server = server
-	api, err := conf.open("")
+	api, err := admin(server)
 	if err != nil {
 		return err
 	}
@@ -138,6 +173,11 @@ func join(ctx context.Context, c config) error {
 		}
 	}
 	if c.ControlPlane != nil {
+		var s shared
+		if err := api.call(ctx, http.MethodGet, configMaps+"/kubeadm-config", nil, &s); err != nil {
+			return err
+		}
+		c.ControlPlaneEndpoint, c.APIServer.CertSANs = s.Endpoint, s.CertSANs
 		if err := joinEtcd(ctx, c, conf, name, address); err != nil {
 			return err
 		}
@@ -210,9 +250,7 @@ func joinEtcd(ctx context.Context, c config, conf kubeconfig, name, address stri
 	if err != nil {
 		return err
 	}
-	// The endpoint of admin.conf is the cluster's; of it kubeadm learns from a
-	// ConfigMap that init left, here from the discovery file.
-	if err := layControlPlane(ca, u.Host, name, address); err != nil {
+	if err := layControlPlane(ca, c.ControlPlaneEndpoint, name, address); err != nil {
 		return err
 	}
 	etcdCA, err := os.ReadFile(filepath.Join(layout.KubernetesPKI, "etcd/ca.crt"))

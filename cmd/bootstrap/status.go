@@ -105,11 +105,20 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		}
 		for _, p := range s.Network.Peers {
 			if p.State != "established" {
-				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, p.State, oneLine(cmp.Or(p.Reason, "no reason yet")))
+				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, sessionState(p, s.Time), oneLine(cmp.Or(p.Reason, "no reason yet")))
 			}
 		}
 	}
 	return nil
+}
+
+// sessionState is the state of a session and how long it is up, or down. Both
+// times are of that server's clock.
+func sessionState(p member.PeerStatus, now time.Time) string {
+	if p.Since.IsZero() || now.IsZero() {
+		return p.State
+	}
+	return p.State + " for " + now.Sub(p.Since).Truncate(time.Second).String()
 }
 
 func address(s member.Status) string {

@@ -71,7 +71,7 @@ func situations() map[string][]member.Status {
 		ElasticIPs: []netip.Prefix{netip.MustParsePrefix("147.75.194.92/32"), netip.MustParsePrefix("2604:1380:1::a/128")},
 		Peers: []member.PeerStatus{
 			{Address: netip.MustParseAddr("169.254.255.1"), State: "established"},
-			{Address: netip.MustParseAddr("169.254.255.2"), State: "active", Reason: "the router refuses the session: bad MD5 password"},
+			{Address: netip.MustParseAddr("169.254.255.2"), State: "active", Since: leader.Time.Add(-42 * time.Second), Reason: "the router refuses the session: bad MD5 password"},
 			{Address: netip.MustParseAddr("169.254.255.3"), State: "idle"},
 		},
 	}

@@ -258,7 +258,7 @@ func (a *announcer) status(ctx context.Context) (Status, error) {
 		j := slices.IndexFunc(a.plan.Peers, func(p plan.Peer) bool { return p.Address == s.Address })
 		if s.State != established && j >= 0 {
 			peer := a.plan.Peers[j]
-			st.Peers[i].Reason = reason(peer, gather(peer, a.speaker.dials.failure(peer.Address)))
+			st.Peers[i].Reason = reason(peer, gather(peer, a.plan.AS, a.speaker.dials.failure(peer.Address)))
 		}
 	}
 	return st, nil
@@ -273,7 +273,7 @@ func (a *announcer) statusLocked(ctx context.Context) (Status, error) {
 	st.Announced = slices.Clone(a.speaker.announced)
 	sessions, err := a.speaker.sessions(ctx)
 	for _, s := range sessions {
-		st.Peers = append(st.Peers, member.PeerStatus{Address: s.peer, State: s.state})
+		st.Peers = append(st.Peers, member.PeerStatus{Address: s.peer, State: s.state, Since: s.since})
 	}
 	return st, err
 }

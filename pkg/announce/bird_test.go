@@ -31,7 +31,7 @@ import (
 // the same one block each other.
 const birdConfig = `
 router id 169.254.255.1;
-ipv4 table t1v4; ipv6 table t1v6; ipv4 table t2v4;
+ipv4 table t1v4; ipv6 table t1v6; ipv4 table t2v4; ipv6 table t2v6;
 protocol device { scan time 1; }
 protocol direct { ipv4; ipv6; }
 protocol static { ipv4 { table t1v4; }; route 203.0.113.0/24 blackhole; }
@@ -47,6 +47,8 @@ protocol bgp tor1v6 from server { local fc00::e as 65530; dynamic name "six_"; n
   ipv6 { table t1v6; igp table master6; import all; export none; }; }
 protocol bgp tor2 from server { router id 169.254.255.2; local 169.254.255.2 as 65531; dynamic name "tor2_"; neighbor range 10.70.0.0/16 port 1790 as 65000;
   ipv4 { table t2v4; igp table master4; import all; export none; }; }
+protocol bgp tor2v6 from server { router id 169.254.255.2; local fc00::f as 65531; dynamic name "six2_"; neighbor range fd70::/16 port 1790 as 65000;
+  ipv6 { table t2v6; igp table master6; import all; export none; }; }
 `
 
 // rack is the routers' namespace, in which the test itself runs.
@@ -66,7 +68,7 @@ func startRack(t *testing.T) *rack {
 	lo, err := netlink.LinkByName("lo")
 	must(t, err)
 	must(t, netlink.LinkSetUp(lo))
-	for _, a := range []string{"169.254.255.1/32", "169.254.255.2/32", "fc00::e/128"} {
+	for _, a := range []string{"169.254.255.1/32", "169.254.255.2/32", "169.254.255.3/32", "fc00::e/128", "fc00::f/128"} {
 		must(t, netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))}))
 	}
 	dir := t.TempDir()
@@ -113,7 +115,11 @@ func (r *rack) hops(p netip.Prefix) []string {
 // hops2 returns the next hops of p at the second router.
 func (r *rack) hops2(p netip.Prefix) []string {
 	var hops []string
-	for line := range strings.Lines(r.birdc("show", "route", "table", "t2v4", p.String())) {
+	table := "t2v4"
+	if p.Addr().Is6() {
+		table = "t2v6"
+	}
+	for line := range strings.Lines(r.birdc("show", "route", "table", table, p.String())) {
 		if _, hop, ok := strings.Cut(line, "via "); ok {
 			hops = append(hops, strings.Fields(hop)[0])
 		}
@@ -160,6 +166,8 @@ func serverDevice(n int, password string) device.Device {
 			PeerIPs: []netip.Addr{netip.MustParseAddr("169.254.255.2")}},
 		{Family: 6, CustomerAS: 65000, PeerAS: 65530, Multihop: true, MD5: password,
 			PeerIPs: []netip.Addr{netip.MustParseAddr("fc00::e")}},
+		{Family: 6, CustomerAS: 65000, PeerAS: 65531, Multihop: true, MD5: password,
+			PeerIPs: []netip.Addr{netip.MustParseAddr("fc00::f")}},
 	}
 	return d
 }
@@ -178,23 +186,22 @@ func TestAnnounceToBIRD(t *testing.T) {
 	both := []netip.Prefix{eip, eip6}
 	one := startServer(t, "one", serverConfig{Device: serverDevice(1, "s3cret"), EIPs: both})
 	two := startServer(t, "two", serverConfig{Device: serverDevice(2, "s3cret"), EIPs: both})
-	wrong := startServer(t, "wrong", serverConfig{Device: serverDevice(3, "another"), EIPs: both})
-	lost := startServer(t, "lost", serverConfig{Device: serverDevice(4, "s3cret"), EIPs: both, NoRoutes: true})
 
 	r.expectHops(10*time.Second, "two servers announce", eip, "10.70.1.1", "10.70.2.1")
 	r.within(5*time.Second, "so they do to the second router", func() bool { return slices.Equal(r.hops2(eip), []string{"10.70.1.1", "10.70.2.1"}) })
 	r.expectHops(5*time.Second, "and over IPv6", eip6, "fd70:1::1", "fd70:2::1")
+	r.within(5*time.Second, "to the second router too", func() bool { return slices.Equal(r.hops2(eip6), []string{"fd70:1::1", "fd70:2::1"}) })
 	expectAllUp(t, one)
 	if got := r.hops2(netip.MustParsePrefix("203.0.113.0/24")); len(got) > 0 {
 		t.Errorf("servers %v carry a route from one router to the other", got)
 	}
 
-	one.tell("health 500")
+	one.tell("api health 500")
 	r.expectHops(3*time.Second, "not ready: withdrawn", eip, "10.70.2.1")
 	if st := one.status(); st.Healthy || !strings.Contains(st.Health, "500") || len(st.Announced) > 0 {
 		t.Errorf("status %+v, want nothing announced because of status 500", st)
 	}
-	one.tell("health 200")
+	one.tell("api health 200")
 	r.expectHops(3*time.Second, "ready again: announced", eip, "10.70.1.1", "10.70.2.1")
 
 	one.tell("lo- " + eip.String())
@@ -216,9 +223,6 @@ func TestAnnounceToBIRD(t *testing.T) {
 	one.tell("plan " + eip.String() + " " + eip6.String())
 	r.expectHops(time.Second, "in the plan again: announced", eip, "10.70.1.1", "10.70.2.1")
 
-	expectDown(r, wrong, "169.254.255.1", "MD5")
-	expectDown(r, lost, "169.254.255.1", "no route to 169.254.255.1")
-
 	logMemory(t, one)
 	must(t, one.cmd.Process.Kill())
 	r.expectHops(time.Second, "killed: withdrawn", eip, "10.70.2.1")
@@ -232,12 +236,15 @@ func TestAnnounceToBIRD(t *testing.T) {
 func expectAllUp(t *testing.T, s *testServer) {
 	t.Helper()
 	st := s.status()
-	if len(st.Peers) != 3 {
-		t.Errorf("%d sessions in status, want 3", len(st.Peers))
+	if len(st.Peers) != 4 {
+		t.Errorf("%d sessions in status, want 4", len(st.Peers))
 	}
 	for _, p := range st.Peers {
 		if p.State != "established" || p.Reason != "" {
 			t.Errorf("session %+v, want established", p)
+		}
+		if ago := time.Since(p.Since); ago < -time.Second || ago > time.Minute {
+			t.Errorf("session %+v is up since %v, want a moment ago", p, ago)
 		}
 	}
 }
@@ -252,18 +259,6 @@ func logMemory(t *testing.T, s *testServer) {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
-}
-
-func expectDown(r *rack, s *testServer, peer, why string) {
-	r.t.Helper()
-	r.within(10*time.Second, "a reason that says "+why, func() bool {
-		for _, p := range s.status().Peers {
-			if p.Address.String() == peer {
-				return p.State != "established" && strings.Contains(p.Reason, why)
-			}
-		}
-		return false
-	})
 }
 
 // TestWithdrawalIsQuick: a withdrawal is in the router's table when the

@@ -13,11 +13,16 @@ import (
 const (
 	inNamespace = "MUSTER_ANNOUNCE_TEST_NAMESPACE"
 	asServer    = "MUSTER_ANNOUNCE_TEST_SERVER" // the directory of a server's files
+	asAPIServer = "MUSTER_ANNOUNCE_TEST_API"    // the same, for its API server
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(asServer); dir != "" {
-		if err := serverMain(dir); err != nil {
+	for variable, run := range map[string]func(dir string) error{asServer: serverMain, asAPIServer: apiMain} {
+		dir := os.Getenv(variable)
+		if dir == "" {
+			continue
+		}
+		if err := run(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "test server:", err)
 			os.Exit(1)
 		}

@@ -3,14 +3,12 @@ package announce
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -39,25 +37,8 @@ var (
 type serverConfig struct {
 	Device   device.Device  `json:"device"`
 	NoRoutes bool           `json:"noRoutes,omitempty"` // leave out the routes to the routers
+	Public   bool           `json:"public,omitempty"`   // a default route over a public link that leads nowhere
 	EIPs     []netip.Prefix `json:"eips"`
-}
-
-// fakeAPI answers /readyz with the last status it was told.
-type fakeAPI struct {
-	mu     sync.Mutex
-	status int
-}
-
-func (f *fakeAPI) set(status int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.status = status
-}
-
-func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	w.WriteHeader(f.status)
 }
 
 // serverMain is a server: its own namespace with the private link up0, an API
@@ -80,8 +61,12 @@ func serverMain(dir string) error {
 	if err := setUpLinks(c); err != nil {
 		return err
 	}
-	api := &fakeAPI{status: http.StatusOK}
-	if err := serveAPI(api, c.Device, dir); err != nil {
+	private, _ := c.Device.Private(4)
+	if err := makeAuthority(dir, private.Prefix.Addr()); err != nil {
+		return err
+	}
+	api := &apiProcess{dir: dir, listen: netip.AddrPortFrom(private.Prefix.Addr(), plan.APIServerPort)}
+	if err := api.start(); err != nil {
 		return err
 	}
 	if err := writePlan(c, dir); err != nil {
@@ -109,15 +94,21 @@ func serverMain(dir string) error {
 }
 
 // command carries out one line.
-func command(line string, c serverConfig, dir string, api *fakeAPI, reload chan<- struct{}) error {
+func command(line string, c serverConfig, dir string, api *apiProcess, reload chan<- struct{}) error {
 	word, rest, _ := strings.Cut(line, " ")
 	switch word {
-	case "health":
-		var status int
-		if _, err := fmt.Sscan(rest, &status); err != nil {
+	case "api":
+		return api.command(rest)
+	case "silence": // carrier and processes stay; nothing gets out any more
+		up, err := netlink.LinkByName("up0")
+		if err != nil {
 			return err
 		}
-		api.set(status)
+		for _, a := range c.Device.Addresses {
+			if err := netlink.AddrDel(up, &netlink.Addr{IPNet: ipNet(a.Prefix)}); err != nil {
+				return err
+			}
+		}
 		return nil
 	case "lo+", "lo-":
 		p, err := netip.ParsePrefix(rest)
@@ -162,7 +153,31 @@ func setUpLinks(c serverConfig) error {
 			errs = append(errs, netlink.RouteAdd(&netlink.Route{Dst: ipNet(r.Dst), Gw: r.Via.AsSlice(), Src: r.Src.AsSlice(), LinkIndex: up.Attrs().Index}))
 		}
 	}
+	if c.Public {
+		errs = append(errs, setUpPublic())
+	}
 	return errors.Join(errs...)
+}
+
+// setUpPublic makes the default route of a server with a public link: 147.75.9.1
+// behind 147.75.9.0, which nobody is.
+func setUpPublic() error {
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "pub0"}, PeerName: "pub1"}); err != nil {
+		return err
+	}
+	pub, err := netlink.LinkByName("pub0")
+	if err != nil {
+		return err
+	}
+	other, err := netlink.LinkByName("pub1")
+	if err != nil {
+		return err
+	}
+	gateway := net.IPv4(147, 75, 9, 0)
+	return errors.Join(netlink.LinkSetUp(pub), netlink.LinkSetUp(other),
+		netlink.AddrAdd(pub, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("147.75.9.1/31"))}),
+		netlink.NeighAdd(&netlink.Neigh{LinkIndex: pub.Attrs().Index, State: netlink.NUD_PERMANENT, IP: gateway, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}),
+		netlink.RouteAdd(&netlink.Route{Gw: gateway, LinkIndex: pub.Attrs().Index}))
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -182,23 +197,6 @@ func changeLo(p netip.Prefix, add bool) error {
 		return netlink.AddrAdd(lo, a)
 	}
 	return netlink.AddrDel(lo, a)
-}
-
-func serveAPI(api *fakeAPI, d device.Device, dir string) error {
-	private, _ := d.Private(4)
-	ca, cert, err := authority(private.Prefix.Addr())
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), ca, 0o600); err != nil {
-		return err
-	}
-	l, err := tls.Listen("tcp", netip.AddrPortFrom(private.Prefix.Addr(), 6443).String(), &tls.Config{Certificates: []tls.Certificate{cert}})
-	if err != nil {
-		return err
-	}
-	go func() { fmt.Fprintln(os.Stderr, http.Serve(l, api)) }()
-	return nil
 }
 
 // writePlan writes what the agent would.

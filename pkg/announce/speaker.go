@@ -40,6 +40,7 @@ const (
 type speaker struct {
 	server    *server.BgpServer
 	dials     *dialLog
+	started   time.Time
 	announced []netip.Prefix
 	stopWatch context.CancelFunc
 }
@@ -47,8 +48,8 @@ type speaker struct {
 // startSpeaker starts the instance and all sessions of p. changed is called
 // after each change of a session, from another goroutine.
 func startSpeaker(ctx context.Context, p plan.Announcement, log *slog.Logger, changed func()) (*speaker, error) {
-	dials := newDialLog(log.Handler())
-	s := &speaker{dials: dials, server: server.NewBgpServer(server.LoggerOption(slog.New(dials), nil))}
+	dials := newDialLog(log.Handler(), readMD5Counters)
+	s := &speaker{dials: dials, started: time.Now(), server: server.NewBgpServer(server.LoggerOption(slog.New(dials), nil))}
 	go s.server.Serve()
 	ctx, s.stopWatch = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.configure(ctx, p, log, changed); err != nil {
@@ -209,7 +210,8 @@ func pathOf(p netip.Prefix) (*apiutil.Path, error) {
 type session struct {
 	peer    netip.Addr
 	state   string
-	updates uint64 // UPDATE messages sent
+	since   time.Time // it is up, or down
+	updates uint64    // UPDATE messages sent
 }
 
 // sessions lists all, sorted by address.
@@ -220,8 +222,9 @@ func (s *speaker) sessions(ctx context.Context) ([]session, error) {
 		if err != nil {
 			return
 		}
+		state := stateName(p.GetState().GetSessionState())
 		out = append(out, session{
-			peer: addr, state: stateName(p.GetState().GetSessionState()),
+			peer: addr, state: state, since: s.since(state, p.GetTimers().GetState()),
 			updates: p.GetState().GetMessages().GetSent().GetUpdate(),
 		})
 	})
@@ -230,6 +233,20 @@ func (s *speaker) sessions(ctx context.Context) ([]session, error) {
 	}
 	slices.SortFunc(out, func(a, b session) int { return a.peer.Compare(b.peer) })
 	return out, nil
+}
+
+// since is when a session came up or, when it is down, went down. One that never
+// was up is down since the speaker started: the states that it goes through while
+// it dials are no news.
+func (s *speaker) since(state string, timers *api.TimersState) time.Time {
+	at := timers.GetDowntime()
+	if state == established {
+		at = timers.GetUptime()
+	}
+	if at == nil {
+		return s.started.UTC().Truncate(time.Second)
+	}
+	return at.AsTime()
 }
 
 // updatesSent counts the UPDATE messages of each session of the families that is

@@ -109,5 +109,6 @@ type NetworkStatus struct {
 type PeerStatus struct {
 	Address netip.Addr `json:"address"`
 	State   string     `json:"state"`            // established, active, …
+	Since   time.Time  `json:"since,omitzero"`   // it is up, or down, by that server's clock
 	Reason  string     `json:"reason,omitempty"` // why it is down, a sentence
 }

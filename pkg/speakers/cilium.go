@@ -70,8 +70,8 @@ type ciliumPool struct {
 const (
 	ciliumName = "muster"
 	// poolLabel is what a Service asks for a pool with that is not for all.
-	poolLabel   = "loadbalancer-pool"
-	retrySecond = 5
+	poolLabel = "loadbalancer-pool"
+	retryTime = 5 // seconds
 )
 
 // advertised ties the families of a peer to the advertisement.
@@ -125,7 +125,7 @@ func cilium(spec cluster.Spec, peerings []peering) ([]Document, error) {
 
 func ciliumPeerConfigOf(s session) ciliumPeerConfig {
 	c := ciliumPeerConfig{
-		Timers: ciliumTimers{HoldTimeSeconds: holdTime, KeepAliveTimeSeconds: keepaliveTime, ConnectRetryTimeSeconds: retrySecond},
+		Timers: ciliumTimers{HoldTimeSeconds: holdTime, KeepAliveTimeSeconds: keepaliveTime, ConnectRetryTimeSeconds: retryTime},
 		Families: []ciliumFamily{{AFI: fmt.Sprintf("ipv%d", s.family()), SAFI: "unicast",
 			Advertisements: labelSelector{MatchLabels: advertised()}}},
 	}

@@ -27,7 +27,7 @@ func TestSupersede(t *testing.T) {
 		reset bool // at the end, as the old server asks for
 	}{
 		{shape{controlPlanes: 3, workers: 2}, "its API server is healthy", (*formation).awaitFirstAPIServer, true},
-		{shape{controlPlanes: 3}, "kubeadm init begins", (*formation).awaitInit, false},
+		{shape{controlPlanes: 3}, "its kubelet runs", (*formation).awaitFirstKubelet, false},
 	} {
 		t.Run(s.String(), func(t *testing.T) {
 			c := form(t, s.shape)
@@ -75,8 +75,16 @@ type heldGO struct {
 	next    *rig.Server // leads the next epoch
 }
 
-func (c *formation) awaitInit() *rig.Server {
-	return c.awaitPhase(string(member.Initialising), string(member.ControlPlane), 3*time.Minute)
+// awaitFirstKubelet waits until kubeadm init is under way far enough for the disk
+// to hold half a node.
+func (c *formation) awaitFirstKubelet() *rig.Server {
+	c.t.Helper()
+	s := c.awaitPhase(string(member.Initialising), string(member.ControlPlane), 3*time.Minute)
+	c.eventually(2*time.Minute, "the kubelet of "+s.Name, func() error {
+		_, err := s.Exec(c.ctx, "systemctl", "is-active", layout.UnitKubelet)
+		return err
+	})
+	return s
 }
 
 // awaitFirstAPIServer waits until the first control plane draws traffic: nearer

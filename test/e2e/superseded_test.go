@@ -71,9 +71,8 @@ func (h *heldGO) testOldAlone(t *testing.T) {
 }
 
 // heldBack starts a unit by hand, which its condition skips with a sentence.
-func (h *heldGO) heldBack(unit, sentence string) {
+func (h *heldGO) heldBack(unit, skipped, sentence string) {
 	h.t.Helper()
-	const skipped = "Skipped due to 'exec-condition'"
 	journal, err := h.old.Journal(h.ctx, unit)
 	h.must(err)
 	before := strings.Count(journal, skipped)
@@ -83,7 +82,7 @@ func (h *heldGO) heldBack(unit, sentence string) {
 		if journal, err = h.old.Journal(h.ctx, unit); err != nil {
 			return err
 		}
-		if strings.Count(journal, skipped) <= before || !strings.Contains(journal[strings.LastIndex(journal, "Starting "+unit):], sentence) {
+		if strings.Count(journal, skipped) <= before || !strings.Contains(journal[max(0, strings.LastIndex(journal, "Starting "+unit)):], sentence) {
 			return fmt.Errorf("expected another %q and %q in:\n%s", skipped, sentence, journal)
 		}
 		return nil
@@ -98,6 +97,10 @@ func (h *heldGO) oldInits() int {
 	return strings.Count(journal, "Using Kubernetes version")
 }
 
+// kubeletConfig is what kubeadm writes before it starts the kubelet, whose unit
+// asks for it.
+const kubeletConfig = layout.KubeletData + "/config.yaml"
+
 // staysDown tries everything by hand and looks at what came of it.
 func (h *heldGO) staysDown(unit, init string) {
 	h.t.Helper()
@@ -106,8 +109,13 @@ func (h *heldGO) staysDown(unit, init string) {
 			h.t.Errorf("kubeadm init ran %d times on %s, %d before the power loss", n, h.old.Name, h.inits)
 		}
 	}()
-	h.heldBack(layout.UnitKubelet, unit)
-	h.heldBack(layout.UnitAnnounce, unit)
+	const skipped = "Skipped due to 'exec-condition'"
+	if _, err := h.old.ReadFile(h.ctx, kubeletConfig); err == nil {
+		h.heldBack(layout.UnitKubelet, skipped, unit)
+	} else { // kubeadm does not fsync it
+		h.heldBack(layout.UnitKubelet, "skipped because of an unmet condition check (ConditionPathExists="+kubeletConfig+")", "")
+	}
+	h.heldBack(layout.UnitAnnounce, skipped, unit)
 	h.refusesInit(h.old, init)
 	h.startsNothing(h.old, layout.UnitKubelet, layout.UnitAnnounce, layout.UnitKubeadmInit, layout.UnitKubeadmJoin)
 }

@@ -177,25 +177,35 @@ func testInitRefused(t *testing.T, c *formation) {
 // refusesInit starts kubeadm init by hand, which fails with a sentence.
 func (c *formation) refusesInit(s *rig.Server, sentence string) {
 	c.t.Helper()
-	if _, err := s.Exec(c.ctx, "systemctl", "start", layout.UnitKubeadmInit); err == nil {
-		c.t.Errorf("%s: systemctl start %s succeeded", s.Name, layout.UnitKubeadmInit)
-	}
-	// What the check says and what systemd says of it come to the journal on two ways.
-	c.eventually(10*time.Second, "the journal of "+layout.UnitKubeadmInit+" on "+s.Name, func() error {
-		journal, err := s.Journal(c.ctx, layout.UnitKubeadmInit)
+	c.gains(s, layout.UnitKubeadmInit, []string{"status=78", sentence}, func() {
+		if _, err := s.Exec(c.ctx, "systemctl", "start", layout.UnitKubeadmInit); err == nil {
+			c.t.Errorf("%s: systemctl start %s succeeded", s.Name, layout.UnitKubeadmInit)
+		}
+	})
+	_, err := s.Exec(c.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit)
+	c.must(err)
+}
+
+// gains does something and waits until the journal of a unit has each text once
+// more. What a unit says and what systemd says of it come there on two ways, in
+// any order.
+func (c *formation) gains(s *rig.Server, unit string, texts []string, do func()) {
+	c.t.Helper()
+	before, err := s.Journal(c.ctx, unit)
+	c.must(err)
+	do()
+	c.eventually(10*time.Second, "the journal of "+unit+" on "+s.Name, func() error {
+		journal, err := s.Journal(c.ctx, unit)
 		if err != nil {
 			return err
 		}
-		last := journal[max(0, strings.LastIndex(journal, "Starting "+layout.UnitKubeadmInit)):]
-		for _, want := range []string{"status=78", sentence} {
-			if !strings.Contains(last, want) {
-				return fmt.Errorf("it lacks %q:\n%s", want, last)
+		for _, text := range texts {
+			if strings.Count(journal, text) <= strings.Count(before, text) {
+				return fmt.Errorf("expected another %q:\n%s", text, journal)
 			}
 		}
 		return nil
 	})
-	_, err := s.Exec(c.ctx, "systemctl", "reset-failed", layout.UnitKubeadmInit)
-	c.must(err)
 }
 
 // testSecrets looks for the cluster's secret, the routers' password and keys where

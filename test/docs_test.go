@@ -26,7 +26,7 @@ var explained = []string{
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go", "pkg/speakers/*.go",
 	"pkg/durable/*.go",
 	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go", "pkg/network/host.go",
-	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go",
+	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go", "pkg/kubeadm/staticpod.go",
 	"pkg/systemd/*.go",
 	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go", "pkg/directory/enrolment.go",
 	"pkg/directory/approval.go", "pkg/directory/remove.go", "pkg/directory/revoked.go", "pkg/directory/replicas.go", "pkg/revocation/*.go",

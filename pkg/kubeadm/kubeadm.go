@@ -58,7 +58,8 @@ type Kubeadm struct {
 	Flush func(dirs ...string) error
 	Root  string // "/"; another directory in tests
 
-	at func(private netip.Addr) netip.AddrPort // the API server of this server; nil: its port 6443
+	at      func(private netip.Addr) netip.AddrPort // the API server of this server; nil: its port 6443
+	kubeVIP string                                  // where kube-vip listens; empty: speakers.KubeVIPMetrics
 }
 
 // joinTokenTTL bounds a bootstrap token that is handed to a joiner. It covers
@@ -77,15 +78,16 @@ func (k *Kubeadm) EnsureAuthorities(void []string) (caHash string, err error) {
 // NodeCA is the hash of the CA in /etc/kubernetes/pki, "" where there is none.
 func (k *Kubeadm) NodeCA() string { return Look(k.Root, time.Now()).CAHash }
 
-// StandDown stops kubeadm and the kubelet: what they make belongs to a cluster
-// that was superseded.
+// StandDown stops kube-vip, kubeadm and the kubelet: what they make belongs to a
+// cluster that was superseded.
 func (k *Kubeadm) StandDown(ctx context.Context) error {
+	announcer := k.endKubeVIP(ctx)
 	for _, unit := range []string{layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubelet} {
 		if err := k.Units.Stop(ctx, unit); err != nil {
-			return err
+			return errors.Join(announcer, err)
 		}
 	}
-	return nil
+	return announcer
 }
 
 // Authorities returns certificates and keys for another control plane. They are

@@ -3,7 +3,6 @@ package kubeadm
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ type host struct {
 	t       *testing.T
 	root    string
 	started []string
+	stopped []string
 	active  map[string]bool
 	running map[string]bool // activating
 	fail    map[string]error
@@ -60,6 +60,7 @@ func (h *host) Start(_ context.Context, unit string) error {
 
 func (h *host) Stop(_ context.Context, unit string) error {
 	h.active[unit] = false
+	h.stopped = append(h.stopped, unit)
 	return nil
 }
 
@@ -313,45 +314,5 @@ func TestResumeSaysWhatHoldsItBack(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{layout.UnitContainerd, layout.UnitKubelet}, h.started); diff != "" {
 		t.Error(diff)
-	}
-}
-
-// A static pod is written once: the kubelet would start it anew.
-func TestSetStaticPod(t *testing.T) {
-	root, writes := t.TempDir(), 0
-	k := &Kubeadm{Root: root, Write: func(path string, data []byte, perm fs.FileMode) error {
-		writes++
-		return os.WriteFile(path, data, perm)
-	}}
-	file := filepath.Join(root, layout.KubeVIP)
-	if err := k.SetStaticPod(layout.KubeVIP, nil); err != nil {
-		t.Fatal("nothing to remove:", err)
-	}
-	if err := k.SetStaticPod(layout.KubeVIP, []byte("a")); err == nil {
-		t.Fatal("no error although the directory is missing")
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	writes = 0
-	for i, step := range []struct {
-		content string
-		writes  int
-	}{{"a", 1}, {"a", 1}, {"b", 2}, {"", 2}, {"b", 3}} {
-		var content []byte
-		if step.content != "" {
-			content = []byte(step.content)
-		}
-		if err := k.SetStaticPod(layout.KubeVIP, content); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(file)
-		if string(got) != step.content || (err == nil) != (content != nil) || writes != step.writes {
-			t.Errorf("step %d: %q after %d writes (%v), expected %+v", i, got, writes, err, step)
-		}
-	}
-	info, err := os.Stat(file)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the pod, which may hold passwords, is %v (%v)", info.Mode(), err)
 	}
 }

@@ -1,7 +1,6 @@
 package kubeadm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,25 +23,6 @@ func (k *Kubeadm) Resume(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// SetStaticPod gives the kubelet of this server a pod to run, or, without content,
-// takes it away. What stands there already is not written again: the kubelet would
-// start the pod anew.
-func (k *Kubeadm) SetStaticPod(manifest string, content []byte) error {
-	old, err := os.ReadFile(k.path(manifest))
-	switch {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("reading the static pod: %w", err)
-	case content == nil && err == nil:
-		if err := os.Remove(k.path(manifest)); err != nil {
-			return fmt.Errorf("removing the static pod: %w", err)
-		}
-		return nil
-	case content == nil || err == nil && bytes.Equal(old, content):
-		return nil
-	}
-	return k.put(manifest, content, 0o600) // its environment may hold passwords
 }
 
 // Healthy is nil when the API server of this server is ready. ctx should bound

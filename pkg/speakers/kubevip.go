@@ -167,9 +167,12 @@ func kubeVIPEnv(address netip.Addr, s session, routerID netip.Addr, peers []stri
 		// certificate has the name kubernetes, and none for localhost.
 		{Name: "control_plane_health_check_address", Value: fmt.Sprintf("https://%s:%d/livez", localAPIServer, apiServerPort)},
 		{Name: "control_plane_health_check_ca_path", Value: ca},
-		{Name: "prometheus_server", Value: "127.0.0.1:2112"}, // by default on all addresses
+		{Name: "prometheus_server", Value: KubeVIPMetrics}, // by default on all addresses
 	}
 }
+
+// KubeVIPMetrics is where kube-vip listens while it runs.
+const KubeVIPMetrics = "127.0.0.1:2112"
 
 const (
 	apiServerPort  = 6443

@@ -34,6 +34,8 @@ type Cluster struct {
 	// NoEndpoint leaves out endpoint and Elastic IP, which is allowed with one
 	// control plane.
 	NoEndpoint bool
+	// Public gives every server a public address beside the private one.
+	Public bool
 }
 
 //go:embed cluster.yaml
@@ -106,7 +108,7 @@ func (r *Rig) AddCluster(ctx context.Context, userdata string, c Cluster) ([]*Se
 	}
 	var servers []*Server
 	for i := range c.Servers {
-		o := ServerOptions{Name: fmt.Sprintf("cp%d", i+1), Tags: []string{"muster-role=control-plane"}, UserData: data}
+		o := ServerOptions{Name: fmt.Sprintf("cp%d", i+1), Tags: []string{"muster-role=control-plane"}, UserData: data, Public: c.Public}
 		if i >= c.ControlPlanes {
 			o.Name, o.Tags = fmt.Sprintf("w%d", i-c.ControlPlanes+1), []string{"muster-role=worker"}
 		}

@@ -33,6 +33,7 @@ var (
 	MetadataAddr = netip.MustParseAddr("169.254.169.254")
 	MetadataURL  = "http://" + MetadataAddr.String()
 	ServerRange  = netip.MustParsePrefix("10.66.0.0/16")  // private addresses
+	PublicRange  = netip.MustParsePrefix("198.18.0.0/16") // of servers that have a public address too
 	PodRange     = netip.MustParsePrefix("10.244.0.0/16") // server i has 10.244.i.0/24
 	ServiceRange = netip.MustParsePrefix("10.96.0.0/16")
 	ElasticIP    = netip.MustParseAddr("147.75.194.92")
@@ -42,6 +43,12 @@ var (
 func link(index int) (gateway, server netip.Addr) {
 	n := index * 2
 	return netip.AddrFrom4([4]byte{10, 66, byte(n >> 8), byte(n)}), netip.AddrFrom4([4]byte{10, 66, byte(n >> 8), byte(n + 1)})
+}
+
+// publicLink is the second /31 of server index, for servers with a public address.
+func publicLink(index int) (gateway, server netip.Addr) {
+	n := index * 2
+	return netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}), netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n + 1)})
 }
 
 // ServerAddr is the private address of the server at a place of the fabric.

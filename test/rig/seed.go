@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/mustermetal/muster/test/rig/machine"
 )
@@ -111,7 +111,7 @@ func (s *Server) cni() ([]byte, error) {
 }
 
 // document is what the metadata service says of this server, in the Packet format
-// as far as servers have it that announce by BGP and have a private address only.
+// as far as servers have it that announce by BGP.
 func (s *Server) document() ([]byte, error) {
 	type object = map[string]any
 	peers := make([]string, len(Routers))
@@ -122,20 +122,28 @@ func (s *Server) document() ([]byte, error) {
 	if tags == nil {
 		tags = []string{}
 	}
+	addresses := []object{}
+	address := func(a, gateway netip.Addr, block netip.Prefix, public bool) {
+		addresses = append(addresses, object{
+			"id": s.ID[:35] + fmt.Sprint(len(addresses)+1), "address_family": 4, "netmask": "255.255.255.254", "created_at": "2026-11-01T00:00:00Z",
+			"public": public, "cidr": 31, "management": true, "enabled": true,
+			"network": gateway.String(), "address": a.String(), "gateway": gateway.String(),
+			"parent_block": object{"network": block.Addr().String(), "netmask": "255.255.0.0", "cidr": block.Bits(), "href": "/ips/" + s.ID},
+		})
+	}
+	if s.Public.IsValid() {
+		address(s.Public, s.PublicGateway, PublicRange, true)
+	}
+	address(s.Addr, s.Gateway, ServerRange, false)
 	b, err := json.MarshalIndent(object{
 		"id": s.ID, "hostname": s.Name, "iqn": "iqn.2026-11.net.packet:device." + s.ID[:8],
 		"operating_system": object{"slug": "debian_12", "distro": "debian", "version": "12", "license_activation": object{"state": "unlicensed"}, "image_tag": nil},
 		"plan":             "rig.nspawn.x86", "class": "rig.nspawn.x86", "reserved": false, "facility": "rig1", "metro": "rg", "state": "active",
 		"private_subnets": []string{"10.0.0.0/8"}, "tags": tags, "ssh_keys": []string{}, "customdata": object{}, "switch_short_id": "00000001", "volumes": []string{},
 		"network": object{
-			"bonding":    object{"mode": 4, "link_aggregation": "individual", "mac": s.MAC},
-			"interfaces": []object{{"name": "eth0", "mac": s.MAC, "bond": "bond0"}},
-			"addresses": []object{{
-				"id": strings.ToLower(s.ID[:35]) + "1", "address_family": 4, "netmask": "255.255.255.254", "created_at": "2026-11-01T00:00:00Z",
-				"public": false, "cidr": 31, "management": true, "enabled": true,
-				"network": s.Gateway.String(), "address": s.Addr.String(), "gateway": s.Gateway.String(),
-				"parent_block": object{"network": ServerRange.Addr().String(), "netmask": "255.255.0.0", "cidr": ServerRange.Bits(), "href": "/ips/" + s.ID},
-			}},
+			"bonding":        object{"mode": 4, "link_aggregation": "individual", "mac": s.MAC},
+			"interfaces":     []object{{"name": "eth0", "mac": s.MAC, "bond": "bond0"}},
+			"addresses":      addresses,
 			"metal_gateways": []string{},
 		},
 		"bgp_neighbors": []object{{

@@ -27,6 +27,9 @@ type Server struct {
 	MAC   string
 	// Addr is the private address, in a /31 with Gateway, the ToR.
 	Addr, Gateway netip.Addr
+	// Public is the public address, in a /31 with PublicGateway, the ToR too; invalid
+	// on servers that have none.
+	Public, PublicGateway netip.Addr
 	// Pods is the range of the CNI on this server.
 	Pods netip.Prefix
 
@@ -38,6 +41,8 @@ type ServerOptions struct {
 	Name     string   // at most 10 characters; the hostname in the metadata too
 	Tags     []string // in the metadata document
 	UserData []byte   // what cloud-init and the metadata service hand out
+	// Public gives the server a public address, by which its default route leaves.
+	Public bool
 	// Index is the server's place in the fabric; 0: the next free one.
 	Index int
 }
@@ -67,7 +72,7 @@ func (r *Rig) Add(o ServerOptions) (*Server, error) {
 			refused = fmt.Errorf("server %q has index %d; expected 1 to 250", o.Name, o.Index)
 			return
 		}
-		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags})
+		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags, Public: o.Public})
 	})
 	if err = errors.Join(refused, err); err != nil {
 		return nil, err
@@ -88,6 +93,9 @@ func serverID(rig, name string) string {
 func (r *Rig) server(st serverState) *Server {
 	s := &Server{Name: st.Name, Index: st.Index, ID: st.ID, Tags: st.Tags, Pods: podRange(st.Index), rig: r}
 	s.Gateway, s.Addr = link(st.Index)
+	if st.Public {
+		s.PublicGateway, s.Public = publicLink(st.Index)
+	}
 	// 40:a6:b7 is a vendor's range: an address of our own making would have the
 	// local bit and be no permanent one for whoever looks.
 	s.MAC = fmt.Sprintf("40:a6:b7:00:%02x:%02x", st.Index>>8, st.Index&0xff)
@@ -179,11 +187,22 @@ func (s *Server) configure(cgroups []string) error {
 			ip("-n", tor, "addr", "add", s.Gateway.String()+"/31", "dev", veth),
 			// Routes go in while the links are up; unplugging takes those of the ToR away.
 			ip("-n", tor, "link", "set", veth, "up"),
-			ip("-n", s.machine(), "route", "add", "default", "via", s.Gateway.String()),
 			ip("-n", tor, "route", "add", s.Pods.String(), "via", s.Addr.String()),
 		},
 		Start: s.nspawn(),
 		Env:   machine.Environment,
+	}
+	if s.Public.IsValid() {
+		// As providers do it: the private networks through the private gateway, and
+		// metadata, which this fabric's service tells apart by private addresses.
+		c.Wire = append(c.Wire,
+			ip("-n", s.machine(), "addr", "add", s.Public.String()+"/31", "dev", "eth0"),
+			ip("-n", tor, "addr", "add", s.PublicGateway.String()+"/31", "dev", veth),
+			ip("-n", s.machine(), "route", "add", "default", "via", s.PublicGateway.String()),
+			ip("-n", s.machine(), "route", "add", "10.0.0.0/8", "via", s.Gateway.String(), "src", s.Addr.String()),
+			ip("-n", s.machine(), "route", "add", MetadataAddr.String(), "via", s.Gateway.String(), "src", s.Addr.String()))
+	} else {
+		c.Wire = append(c.Wire, ip("-n", s.machine(), "route", "add", "default", "via", s.Gateway.String()))
 	}
 	if s.current().Unplugged {
 		c.Wire = append(c.Wire, ip("-n", tor, "link", "set", veth, "down"))

@@ -30,6 +30,7 @@ type serverState struct {
 	Index      int             `json:"index"`
 	ID         string          `json:"id"`
 	Tags       []string        `json:"tags"`
+	Public     bool            `json:"public"`
 	Unplugged  bool            `json:"unplugged"`
 	Supervisor machine.Process `json:"supervisor"`
 }

@@ -17,8 +17,8 @@ func (s *step) receive(from Sender, m Message) {
 		if !m.Joining && !s.cfg.Joining {
 			s.stranger(from, m)
 		}
-		if s.cfg.Joining && !m.Joining && len(s.state.Slots) > 0 {
-			s.learn(from, m) // the cluster that it joined may have been superseded
+		if !m.Joining && s.continues(m.Decided) {
+			s.learn(from, m) // this server's cluster was superseded
 		}
 		s.hearSealed(from, m)
 		if m.Kind == Ask || m.Kind == Tidings {
@@ -71,6 +71,22 @@ func (s *step) stranger(from Sender, m Message) {
 		return
 	}
 	s.strangers = slices.Insert(slices.Clone(s.strangers), at, saying{inst: from.Inst, text: text})
+}
+
+// continues says whether decisions are those that this server knows, GO among
+// them, and more. Who shares them belongs to the same cluster, whatever numbers
+// its user-data has.
+func (s *step) continues(decided []Value) bool {
+	known := s.state.known()
+	if !s.state.everGone() || len(decided) <= known {
+		return false
+	}
+	for i, v := range decided[:known] {
+		if s.state.Slots[i].Decided != v {
+			return false
+		}
+	}
+	return true
 }
 
 // learn takes over decisions that this server did not know.

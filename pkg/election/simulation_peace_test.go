@@ -37,9 +37,8 @@ func (w *sim) restore(m *machine) {
 	if !m.up {
 		w.start(m)
 	}
-	if m.core.state.Config != m.cfg.Hash() {
-		// It voted under other numbers only, so an operator may reset it. Even once
-		// it is sealed the others' decisions do not reach it.
+	if m.core.reconfigured() && !m.core.state.everGone() {
+		// It voted under other numbers only, so an operator may reset it.
 		w.stop(m, true)
 		m.disk = disk{lazy: m.disk.lazy}
 		w.start(m)

@@ -352,3 +352,35 @@ func TestApprove(t *testing.T) {
 		t.Errorf("the leader is %q, expected cp0", l.Name)
 	}
 }
+
+// TestSupersededUnderOtherNumbers: a server that voted under other numbers and
+// belongs to the sealed cluster learns that it was superseded, like any other.
+func TestSupersededUnderOtherNumbers(t *testing.T) {
+	w := newWorld(t, 5, cluster.QuorumSafe)
+	late := w.servers[4]
+	late.cfg = testConfig(3, cluster.QuorumSafe)
+	w.bootUp(late)
+	w.step(late, Received{From: Sender{Inst: "other", HW: "hw77"}, Message: Message{Version: MessageVersion, Kind: Prepare, SpecID: testSpec,
+		Config: late.cfg.Hash(), N: 3, Name: "other", Ballot: Ballot{Round: 1, Inst: "other", Run: "r"}}})
+	late.up, late.cfg = false, testConfig(5, cluster.QuorumSafe)
+	w.bootAll()
+	w.meet(w.servers...)
+	w.run(time.Minute)
+	w.step(w.servers[0], InitDone{Endpoint: "e:6443"})
+	w.run(time.Minute)
+	w.wantPhases("sealed sealed sealed sealed sealed")
+	if late.disk.Config == late.cfg.Hash() {
+		t.Fatal("the late server's numbers are those of the others")
+	}
+	w.servers[0].up = false
+	w.meet(w.servers[1:]...)
+	w.step(w.servers[1], Supersede{Dead: "hw00", LoseCluster: true})
+	w.run(time.Minute)
+	w.step(w.servers[1], InitDone{Endpoint: "e:6443"})
+	w.run(time.Minute)
+	for _, s := range w.servers[1:] {
+		if d := s.core.Decree(); d.Phase != PhaseSealed || d.Epoch != 1 {
+			t.Errorf("%s knows %s, epoch %d", s.self.Name, d.Phase, d.Epoch)
+		}
+	}
+}

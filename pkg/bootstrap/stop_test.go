@@ -218,12 +218,18 @@ func TestKubeVIPInPlaceOfTheSpeaker(t *testing.T) {
 			go func() { done <- a.holdElasticIPs(ctx) }()
 			s.health <- tt.healthy
 			time.Sleep(time.Second) // virtual
+			synctest.Wait()
+			w.mu.Lock()
 			pod := s.pods[layout.KubeVIP]
+			w.mu.Unlock()
+			n.mu.Lock()
+			all := slices.Clone(n.told)
+			n.mu.Unlock()
 			if (pod != "") != tt.pod || tt.pod && tt.healthy && !strings.Contains(pod, "value: 169.254.255.1:65530::true\n") {
 				t.Errorf("%s: the pod is %q, expected one: %t", tt.name, pod, tt.pod)
 			}
 			var told []string
-			for _, text := range n.told {
+			for _, text := range all {
 				if text == "start" || text == "stop" {
 					told = append(told, text)
 				}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/mustermetal/muster/pkg/election"
 )
 
 // permanentError marks an error that another attempt cannot cure.
@@ -28,17 +30,35 @@ const (
 // always explains the wait; success takes both away. It is for what the whole
 // server waits for: a loop beside the flow uses retry.
 func (a *Agent) until(ctx context.Context, what string, try func(context.Context) error) error {
+	return a.untilSaid(ctx, func() string { return what }, try)
+}
+
+// untilSaid is until with a sentence that may change from one attempt to the next.
+func (a *Agent) untilSaid(ctx context.Context, what func() string, try func(context.Context) error) error {
 	var last error
+	said := ""
 	err := retry(ctx, try, func(err error) {
-		last = err
-		a.board.wait(what)
+		last, said = err, what()
+		a.board.wait(said)
 		a.board.problem(err)
 	})
 	if err == nil && last != nil {
-		a.board.over(what)
+		a.board.over(said)
 		a.board.solved(last)
 	}
 	return err
+}
+
+// ofHolder is a wait for the holder of GO. Until the cluster is sealed the fence has
+// more to say to it: the holder may be gone for good.
+func (a *Agent) ofHolder(what string) func() string {
+	return func() string {
+		d, explanation, _ := a.fence.look()
+		if d.Phase != election.PhaseGo || d.Mine || explanation == "" {
+			return what
+		}
+		return what + ": " + explanation
+	}
 }
 
 // retry tries until it succeeds, the error is permanent, or ctx ends. failed

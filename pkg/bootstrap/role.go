@@ -37,7 +37,7 @@ func (a *Agent) takeRole(ctx context.Context, work *errgroup.Group, d election.D
 	if !a.fabric.Trust.Enrolled() {
 		a.board.enter(member.Enrolling)
 	}
-	if err := a.until(ctx, "a certificate of the agent CA from "+d.Leader.Name, func(ctx context.Context) error { return a.enrol(ctx, d) }); err != nil {
+	if err := a.untilSaid(ctx, a.ofHolder("a certificate of the agent CA from "+d.Leader.Name), func(ctx context.Context) error { return a.enrol(ctx, d) }); err != nil {
 		return member.NoRole, err
 	}
 	role, err := a.claimRole(ctx, work, d)
@@ -94,7 +94,7 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 		return known, nil
 	}
 	var role member.Role
-	err := a.until(ctx, "a role from the directory", func(ctx context.Context) (err error) {
+	err := a.untilSaid(ctx, a.ofHolder("a role from the directory"), func(ctx context.Context) (err error) {
 		if d.Mine {
 			role, err = a.claimOwn(ctx, d)
 			return err

@@ -114,6 +114,53 @@ func (w *world) oldLeaderComesBack(t *testing.T) {
 	}
 }
 
+// TestSupersededWithoutANode: a holder of GO that was off before it laid anything
+// of a node has nothing to be reset: it joins the others by itself.
+func TestSupersededWithoutANode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		cp1 := w.named("cp1")
+		w.boot("cp1")
+		synctest.Wait()
+		w.boot("cp2")
+		w.boot("cp3")
+		w.awaitStage(t, cp1, func(_ *world, s *testServer) bool { return s.state.HoldsGo() })
+		w.powerOff("cp1")
+		if cp1.nodeCA != "" {
+			t.Fatal("cp1 laid a node's CA already")
+		}
+		// It was off before the others heard of GO, too: what they voted for comes to
+		// light when they can decide without it.
+		time.Sleep(time.Hour)
+		cp2, order := w.named("cp2"), election.Supersede{Dead: cp1.state.Hardware.HW}
+		w.says("cp2", member.Deciding, "cp1 leads epoch 0, has not decided GO and does not answer; power it on again, or wait: after 10m0s without it the others choose another, "+
+			"if they are enough: 3 of 3 votes needed, 2 here, missing: cp1 (here: cp2, cp3); ")
+		w.says("cp2", member.Deciding, "; if they never come: bootstrap quorum --majority lets 2 decide")
+		if _, err := cp2.server.Supersede(t.Context(), true, order, ""); err == nil {
+			t.Error("the others do not know of GO, and it was superseded")
+		}
+		if _, err := cp2.server.LowerQuorum(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Minute)
+		for _, name := range []string{"cp2", "cp3"} {
+			w.says(name, member.Enrolling, "a certificate of the agent CA from cp1: cp1 was decided to build the first control plane and does not answer; ")
+			w.says(name, member.Enrolling, ": bootstrap supersede --epoch 0 --confirm-dead "+order.Dead)
+		}
+		if _, err := cp2.server.Supersede(t.Context(), true, order, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.formed(10*time.Minute, "cp2", "cp3")
+		w.boot("cp1")
+		w.formed(10*time.Minute, "cp1")
+		inits, joins := w.ledger()
+		if !slices.Equal(inits, []string{"cp2"}) || !slices.Contains(joins, "cp1") {
+			t.Errorf("kubeadm init ran on %v, join on %v", inits, joins)
+		}
+	})
+}
+
 // TestSupersedeSealed: a sealed cluster is given up only with the list of its
 // nodes.
 func TestSupersedeSealed(t *testing.T) {

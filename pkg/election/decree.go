@@ -192,8 +192,12 @@ func (c Core) explainLeader(d Decree) string {
 		return "this server leads and asks for GO: " + c.votes(d)
 	}
 	if !c.roll.shows(d.Leader.Inst) {
-		return fmt.Sprintf("%s leads epoch %d, has not decided GO and does not answer; power it on again, or wait: after %s without it the others choose another",
+		text := fmt.Sprintf("%s leads epoch %d, has not decided GO and does not answer; power it on again, or wait: after %s without it the others choose another",
 			d.Leader.Name, d.Epoch, silenceDelay)
+		if d.Votes < d.Quorum {
+			text += ", if they are enough: " + c.votes(d)
+		}
+		return text
 	}
 	return fmt.Sprintf("%s leads epoch %d and prepares for GO; its own status says what it waits for", d.Leader.Name, d.Epoch)
 }

@@ -69,10 +69,17 @@ image: root build ## build the disk of the test servers (cold: about 10 minutes)
 e2e: image ## form real clusters of systemd-nspawn servers and test them (ALL=1: also what takes long)
 	MUSTER_E2E=$(if $(ALL),all,1) MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -p 1 -timeout 60m ./test/rig/... ./test/e2e/...
 
-faults: root build ## run agents under faults: every scenario, then RUNS random ones from SEED
+faults: root build $(if $(RACE),bin/bootstrap-race) ## run agents under faults: make faults RUNS=200 SEED=1 RACE=1 SHORT=1
 	test/need.sh e2e
-	MUSTER_FAULTS=1 MUSTER_AGENT=$(CURDIR)/bin/bootstrap MUSTER_FAULTS_RUNS=$(or $(RUNS),5) MUSTER_FAULTS_SEED=$(SEED) \
-		$(PURE) go test -count=1 -v -timeout 8h ./test/faults/...
+	MUSTER_FAULTS=1 MUSTER_AGENT=$(CURDIR)/bin/bootstrap$(if $(RACE),-race) MUSTER_FAULTS_RUNS=$(or $(RUNS),5) MUSTER_FAULTS_SEED=$(SEED) \
+		$(PURE) go test -count=1 -v $(if $(SHORT),-short) -timeout 12h ./test/faults/...
+
+# The agent with the race detector in it, linked statically all the same.
+.PHONY: bin/bootstrap-race
+bin/bootstrap-race: go sysroot
+	echo "make: building the agent with the race detector (cold: about 2 minutes)" >&2
+	$(DQLITE)
+	go build -race -trimpath -buildvcs=$(VCS) -tags "$$GO_TAGS grpcnotrace" -ldflags "$$GO_LDFLAGS" -o $@ ./cmd/bootstrap 2>&1 | $(UNWARN) >&2
 
 demo: root build ## form 3 control planes and 2 workers and leave them running
 	test/need.sh e2e

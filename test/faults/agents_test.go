@@ -40,6 +40,7 @@ func TestStop(t *testing.T) {
 		d = time.Minute
 	}
 	t.Run("voter", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2")
 		r.on()
 		r.pause(r.between(0, 2*time.Second))
@@ -62,6 +63,7 @@ func TestStop(t *testing.T) {
 
 // systemctl restart muster, again and again, on all servers.
 func TestRestartStorm(t *testing.T) {
+	variation(t)
 	r := begin(t, 5, 3, "cp1", "cp2", "cp3", "w1", "w2")
 	r.on()
 	for range 20 {
@@ -134,6 +136,7 @@ func TestFullDisk(t *testing.T) {
 
 // A disk that becomes full in the middle of it.
 func TestFillingDisk(t *testing.T) {
+	variation(t)
 	r := begin(t, 3, 1, "cp1", "w1", "w2")
 	r.on()
 	r.pause(r.between(500*time.Millisecond, 3*time.Second))

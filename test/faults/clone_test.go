@@ -53,6 +53,7 @@ func TestSameHardware(t *testing.T) {
 	// With a disk of its own it is another life of the same hardware: no vote for
 	// either while both are there.
 	t.Run("own disk", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2", "twin")
 		r.by["twin"].Hardware = r.by["w1"].Hardware
 		r.on("w1", "twin")
@@ -70,6 +71,7 @@ func TestSameHardware(t *testing.T) {
 // room for it.
 func TestWipe(t *testing.T) {
 	t.Run("before GO", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 5, 3, "cp1", "cp2", "cp3", "w1", "w2")
 		for _, name := range []string{"cp1", "cp2", "cp3"} {
 			r.must(r.by[name].Fill(r.ctx, unfit))

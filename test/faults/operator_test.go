@@ -21,6 +21,9 @@ func TestSupersede(t *testing.T) {
 		"3+0": {"cp1", "cp2", "cp3"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "3+0" {
+				variation(t)
+			}
 			r := begin(t, len(names), 3, names...)
 			r.must(r.Pace(4 * time.Second))
 			r.on()
@@ -91,6 +94,7 @@ func (r *trial) lines(what string) []ledger.Line {
 func TestMajority(t *testing.T) {
 	lower := []string{"bootstrap", "quorum", "--majority", "--yes"}
 	t.Run("one never boots", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2")
 		r.on("cp1", "w1")
 		r.said("cp1", "3 of 3 votes needed, 2 here", "bootstrap quorum --majority")

@@ -43,11 +43,13 @@ func TestFormation(t *testing.T) {
 		r.formed()
 	})
 	t.Run("1+0", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 1, 1, "cp1")
 		r.on()
 		r.formed()
 	})
 	t.Run("one never boots", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 5, 3, "cp1", "cp2", "cp3", "w1", "w2")
 		r.on("cp1", "cp2", "cp3", "w1")
 		r.formed("cp1", "cp2", "cp3", "w1")
@@ -57,6 +59,7 @@ func TestFormation(t *testing.T) {
 // No side of a partition decides without its quorum; together they do, once.
 func TestPartition(t *testing.T) {
 	t.Run("2|1", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2")
 		r.cut([]string{"cp1", "w1"}, []string{"w2"})
 		r.on()
@@ -78,6 +81,7 @@ func TestPartition(t *testing.T) {
 		r.formed()
 	})
 	t.Run("at some moment", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 5, 3, "cp1", "cp2", "cp3", "w1", "w2")
 		r.on()
 		r.pause(r.between(0, 3*time.Second))

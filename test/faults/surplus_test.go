@@ -17,6 +17,7 @@ const unfit = 100 << 20
 // many waits and is named, until an operator lets it in.
 func TestSurplus(t *testing.T) {
 	t.Run("at once", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2", "w3")
 		r.must(r.by["cp1"].Fill(r.ctx, unfit))
 		r.on()
@@ -97,6 +98,7 @@ func TestOtherNumber(t *testing.T) {
 	}
 	// On servers that never had the first: they count for nothing among those with it.
 	t.Run("on others", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2", "w3", "w4")
 		for _, name := range []string{"w3", "w4"} {
 			r.by[name].SetUserData(rerendered(r, 5))

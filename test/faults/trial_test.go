@@ -106,6 +106,14 @@ func theLab(t *testing.T) *Lab {
 	return shared.lab
 }
 
+// variation skips, in a short run, what another scenario shows in the main.
+func variation(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a variation; run without -short")
+	}
+}
+
 // newSeed is that of MUSTER_FAULTS_SEED, or random.
 func newSeed(t *testing.T) uint64 {
 	text := os.Getenv("MUSTER_FAULTS_SEED")
@@ -145,6 +153,11 @@ func (r *trial) end() {
 		r.Logf("as expected: %v", err)
 	case err != nil:
 		r.Error(err)
+	}
+	for _, s := range r.servers() {
+		if out, err := s.Journal(ctx, "--output=cat", "--grep=WARNING: DATA RACE"); err == nil && out != "" {
+			r.Errorf("the race detector speaks on %s", s.Name)
+		}
 	}
 	if r.Failed() {
 		logs := r.path("logs", strings.ReplaceAll(r.Name(), "/", "-"))

@@ -25,14 +25,14 @@ var explained = []string{
 	"pkg/announce/diagnose.go", "pkg/announce/plan.go", "pkg/announce/probe.go",
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go", "pkg/speakers/*.go",
 	"pkg/durable/*.go",
-	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/kernel.go", "pkg/network/host.go",
+	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/changes.go", "pkg/network/kernel.go", "pkg/network/host.go",
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go", "pkg/kubeadm/staticpod.go",
 	"pkg/systemd/*.go",
 	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go", "pkg/directory/enrolment.go",
 	"pkg/directory/approval.go", "pkg/directory/remove.go", "pkg/directory/revoked.go", "pkg/directory/replicas.go", "pkg/revocation/*.go",
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
-	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/net.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
+	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/net.go", "cmd/bootstrap/netreset.go", "cmd/bootstrap/netroutes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
 	"cmd/bootstrap/trust.go", "cmd/bootstrap/revoked.go", "cmd/bootstrap/approve.go",
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func all(t *testing.T) map[string]string {
 func TestEveryUnitOfTheLayoutIsHere(t *testing.T) {
 	have := all(t)
 	want := []string{
-		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce,
+		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes,
 		layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubeadmReset,
 		layout.UnitKubelet, layout.UnitContainerd,
 	}
@@ -76,6 +77,8 @@ func TestPathsAgreeWithLayout(t *testing.T) {
 		{layout.UnitAgent, "RequiresMountsFor=" + layout.State + " " + layout.EtcdData},
 		{layout.UnitDirectory, "ExecStart=" + layout.Agent + " directory"},
 		{layout.UnitAnnounce, "ExecStart=" + layout.Agent + " announce --config " + layout.AnnouncePlan},
+		{layout.UnitRoutes, "ExecStart=" + layout.Agent + " net routes"},
+		{layout.UnitRoutes, "ConditionPathExists=" + layout.Device},
 		{layout.UnitAnnounce, "ExecCondition=" + layout.Agent + " fence check-announce"},
 		{layout.UnitKubeadmInit, "ExecStartPre=" + layout.Agent + " fence check-init"},
 		{layout.UnitKubeadmInit, "--config " + layout.InitConfig + " --skip-token-print --skip-certificate-key-print"},
@@ -93,7 +96,7 @@ func TestPathsAgreeWithLayout(t *testing.T) {
 }
 
 func TestOnlyWhatStartsAtBootIsEnabled(t *testing.T) {
-	enabled := map[string]bool{layout.UnitFetch: true, layout.UnitAgent: true, layout.UnitKubelet: true, layout.UnitContainerd: true}
+	enabled := map[string]bool{layout.UnitFetch: true, layout.UnitAgent: true, layout.UnitKubelet: true, layout.UnitContainerd: true, layout.UnitRoutes: true}
 	for name, text := range all(t) {
 		if got := strings.Contains(text, "\n[Install]\n"); got != enabled[name] {
 			t.Errorf("%s: [Install] present: %t, want %t", name, got, enabled[name])
@@ -191,11 +194,43 @@ func TestVerifySeesACycle(t *testing.T) {
 // 30 is an exposure of 3.0; a plain service of root has 9.6.
 func TestSecurity(t *testing.T) {
 	dir := root(t)
-	for _, name := range []string{layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce} {
+	for _, name := range []string{layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes} {
 		cmd := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--root="+dir, "--threshold=30", "--no-pager", name)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 			t.Errorf("%s: %v: %s", name, err, lines[len(lines)-1])
+		}
+	}
+}
+
+// What systemd makes of the units: at a reboot the routes come before the kubelet
+// and wait for no metadata, and what stops the agent does not stop the speaker.
+func TestOrderOfTheNetwork(t *testing.T) {
+	ours := all(t)
+	list := func(unit, key string) []string {
+		var out []string
+		for line := range strings.Lines(ours[unit]) {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), key+"="); ok {
+				out = append(out, strings.Fields(value)...)
+			}
+		}
+		return out
+	}
+	if before := list(layout.UnitRoutes, "Before"); !slices.Contains(before, layout.UnitKubelet) {
+		t.Errorf("%s is before %v, want before the kubelet", layout.UnitRoutes, before)
+	}
+	for _, unit := range []string{layout.UnitRoutes, layout.UnitAnnounce} {
+		for _, key := range []string{"After", "Requires", "Wants", "BindsTo", "PartOf", "Requisite"} {
+			for _, other := range list(unit, key) {
+				if other == layout.UnitAgent || other == layout.UnitFetch {
+					t.Errorf("%s: %s=%s: it must not hang on the agent", unit, key, other)
+				}
+			}
+		}
+	}
+	for _, key := range []string{"Conflicts", "Upholds", "PropagatesStopTo"} {
+		if hit := list(layout.UnitAgent, key); slices.Contains(hit, layout.UnitAnnounce) {
+			t.Errorf("%s: %s=%v touches the speaker", layout.UnitAgent, key, hit)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,32 +18,48 @@ import (
 // preparation is the host's preparation and what networkd needs beside it.
 type preparation struct {
 	*host.Host
-	units *systemd.Manager
+	units interface {
+		Active(ctx context.Context, unit string) (bool, error)
+	}
+	log  *slog.Logger
+	root string // "/"; another directory in tests
 }
 
 func newHost(c cluster.Cluster, units *systemd.Manager, log *slog.Logger) preparation {
-	return preparation{&host.Host{
+	return preparation{Host: &host.Host{
 		Cluster: c, Units: units, Write: durable.WriteFile, Run: host.Run, Free: host.Free, Log: log, Root: "/",
-	}, units}
+	}, units: units, log: log, root: "/"}
 }
 
 // Prepare keeps networkd from deleting our routes, where it runs, then prepares
 // the rest.
 func (p preparation) Prepare(ctx context.Context, report func(string)) error {
 	report("networkd")
-	active, err := p.units.Active(ctx, "systemd-networkd.service")
-	if err != nil {
+	if err := p.keepRoutes(ctx); err != nil {
 		return err
 	}
-	if path, content := network.NetworkdDropIn(); active {
-		if old, err := os.ReadFile(path); err != nil || string(old) != string(content) {
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return fmt.Errorf("making room for networkd's drop-in: %w", err)
-			}
-			if err := durable.WriteFile(path, content, 0o644); err != nil {
-				return err
-			}
-		}
-	}
 	return p.Host.Prepare(ctx, report)
+}
+
+// keepRoutes writes networkd's drop-in. It counts from networkd's next start, and
+// restarting networkd for it would do the harm that it prevents.
+func (p preparation) keepRoutes(ctx context.Context) error {
+	const unit = "systemd-networkd.service"
+	active, err := p.units.Active(ctx, unit)
+	if err != nil || !active {
+		return err
+	}
+	path, content := network.NetworkdDropIn()
+	at := filepath.Join(p.root, path)
+	if old, err := os.ReadFile(at); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return fmt.Errorf("making room for networkd's drop-in: %w", err)
+	}
+	if err := durable.WriteFile(at, content, 0o644); err != nil {
+		return err
+	}
+	p.log.Info("systemd-networkd leaves routes of others alone from its next start on; it is not restarted", "unit", unit, "file", path)
+	return nil
 }

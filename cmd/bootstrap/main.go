@@ -48,7 +48,7 @@ var commands = []command{
 	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
 	{"directory", "run this control plane's copy of the directory (muster-directory.service)", directoryCommand},
-	{"net", "print what makes other BGP speakers announce Services", netCommand},
+	{"net", "show, plan or reset addresses and routes; print what other BGP speakers need", netCommand},
 	{"bake", "lay the agent, units and artefacts into the root of an image", bakeCommand},
 }
 

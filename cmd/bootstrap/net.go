@@ -18,11 +18,15 @@ import (
 
 // netCommands are the subcommands of bootstrap net.
 var netCommands = []command{
+	{"status", "show what should be on lo and in the routing table, what is, and the BGP sessions", netStatusCommand},
+	{"plan", "say what the agent would write now, and write nothing", netPlanCommand},
+	{"reset", "take muster's addresses and routes off this server, after a withdrawal", netResetCommand},
+	{"routes", "lay the routes to the routers from the stored metadata (muster-routes.service)", netRoutesCommand},
 	{"render", "print the configuration of the speaker of Services", netRenderCommand},
 }
 
 func netHelp() string {
-	help := "bootstrap net is about what this server and others announce.\n\nUsage: bootstrap net COMMAND [flags]\n\n"
+	help := "bootstrap net is about this server's addresses and routes, and what it and others announce.\n\nUsage: bootstrap net COMMAND [flags]\n\n"
 	for _, c := range netCommands {
 		help += fmt.Sprintf("  %-8s %s\n", c.name, c.summary)
 	}
@@ -31,6 +35,7 @@ func netHelp() string {
 
 const netHelpEnd = `
 Examples:
+  bootstrap net status                    # Elastic IPs, routes and BGP sessions of this server
   bootstrap net render                    # for MetalLB, Calico or Cilium
 
 Exit codes: 0 done, 64 wrong command line. bootstrap net COMMAND --help says more.

@@ -15,10 +15,10 @@ import (
 	"github.com/mustermetal/muster/pkg/speakers"
 )
 
-// withdrawHead is the time that routers get to stop sending before the address
+// WithdrawHead is the time that routers get to stop sending before the address
 // goes (measured in docs/architecture.md: a withdrawal is in the router's table
 // within 100 ms).
-const withdrawHead = 200 * time.Millisecond
+const WithdrawHead = 200 * time.Millisecond
 
 // holdElasticIPs keeps the EIP rule on a control plane: the address is on lo only
 // while this server's own API server is healthy. Healthy: address, then
@@ -77,7 +77,7 @@ func (a *Agent) dropElasticIPs(ctx context.Context, prefixes []netip.Prefix) err
 	}
 	if len(onLo) > 0 {
 		a.withhold(ctx, prefixes, true)
-		if sleep(ctx, withdrawHead) != nil {
+		if sleep(ctx, WithdrawHead) != nil {
 			return nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -274,10 +275,11 @@ func (a *Agent) layRoutes(ctx context.Context, void bool) error {
 	return a.until(ctx, "the routes to the top-of-rack routers", func(ctx context.Context) error { return a.Network.Apply(ctx, n) })
 }
 
-// leftoverIPs are addresses of ours that an earlier run left on lo. Before a
-// join none may stay: the joiner would dial itself (docs/architecture.md).
+// leftoverIPs are Elastic IPs that an earlier run left on lo. Before a join none
+// may stay: the joiner would dial itself (docs/architecture.md). On a worker, or
+// when the cluster file names it no more, nobody would look at one again.
 func (a *Agent) leftoverIPs() []netip.Prefix {
-	if !a.Kubernetes.Initialised() && !a.Kubernetes.Joined() {
+	if !a.Kubernetes.Initialised() && !a.Kubernetes.Joined() || !a.Journal.Done(stepControlPlane) {
 		return nil
 	}
 	found, err := a.Network.Addresses()
@@ -285,7 +287,8 @@ func (a *Agent) leftoverIPs() []netip.Prefix {
 		a.Log.Warn("reading lo", "error", err)
 		return nil
 	}
-	return found
+	named := plan.ControlPlaneIPs(a.Cluster.Spec)
+	return slices.DeleteFunc(found, func(p netip.Prefix) bool { return !slices.Contains(named, p) })
 }
 
 // prepareHost is step 5; it runs beside the roll call and the fence.

@@ -182,6 +182,41 @@ func TestElasticIPs(t *testing.T) {
 	}
 }
 
+// What an agent before left on lo stays on a control plane until its API server's
+// health is known, and goes from everybody else.
+func TestLeftovers(t *testing.T) {
+	named, other := netip.MustParsePrefix("203.0.113.10/32"), netip.MustParsePrefix("203.0.113.11/32")
+	for _, tt := range []struct {
+		name    string
+		journal []string
+		void    bool
+		want    []netip.Prefix
+	}{
+		{"a server that joins", nil, false, nil},
+		{"a control plane that joins", []string{stepControlPlane}, false, nil},
+		{"a control plane", []string{stepControlPlane, "join"}, false, []netip.Prefix{named}},
+		{"the first control plane", []string{stepControlPlane, "init"}, false, []netip.Prefix{named}},
+		{"the first control plane, superseded", []string{stepControlPlane, "init"}, true, nil},
+		{"a worker", []string{stepWorker, "join"}, false, nil},
+	} {
+		w := newWorld(t, 1, 0)
+		s := w.named("cp1")
+		s.addresses = []netip.Prefix{named, other}
+		for _, step := range tt.journal {
+			s.journal[step] = "done"
+		}
+		a := New(Machine{Cluster: w.cluster, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: time.Now,
+			Network: s, Kubernetes: s, Journal: s})
+		a.device = s.device
+		if err := a.layRoutes(t.Context(), tt.void); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := s.Addresses(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v stays on lo, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
 // With kube-vip the pod is laid when the API server of this server is healthy and
 // not before, once, and our speaker never runs beside it; with ours a pod of a
 // former cluster file goes. What the metadata make impossible is in status.

@@ -96,7 +96,7 @@ func (h *Host) installUnits(ctx context.Context) error {
 	if _, err := h.Units.Install(ctx, files); err != nil {
 		return err
 	}
-	return h.Units.Enable(ctx, layout.UnitContainerd, layout.UnitKubelet)
+	return h.Units.Enable(ctx, layout.UnitContainerd, layout.UnitKubelet, layout.UnitRoutes)
 }
 
 // routeProtocol is the number that muster marks its routes with; the file gives

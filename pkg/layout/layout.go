@@ -55,6 +55,7 @@ const (
 	UnitFetch        = "muster-fetch.service"
 	UnitAgent        = "muster.service"
 	UnitDirectory    = "muster-directory.service"
+	UnitRoutes       = "muster-routes.service"
 	UnitAnnounce     = "muster-announce.service"
 	UnitKubeadmInit  = "kubeadm-init.service"
 	UnitKubeadmJoin  = "kubeadm-join.service"

@@ -30,12 +30,6 @@ ManageForeignNextHops=no
 `)
 }
 
-// ProtocolName returns the path and the content of a file that makes `ip route`
-// print "proto muster" for RouteProtocol.
-func ProtocolName() (path string, content []byte) {
-	return "/etc/iproute2/rt_protos.d/muster.conf", fmt.Appendf(nil, "%d muster\n", RouteProtocol)
-}
-
 // RPFilterWarning returns a sentence for people when strict reverse path
 // filtering would drop traffic for an Elastic IP, and "" when not. That is so
 // when the interface that holds private, where the routers deliver it, filters

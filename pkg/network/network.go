@@ -178,31 +178,19 @@ func (r *Reconciler) passAddresses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	owned := r.claims.load()
 	var errs []error
-	for _, a := range have {
+	for _, step := range addressSteps(r.desired.Addresses, have, r.claims.load()) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if isOurs(a, owned) && !slices.Contains(r.desired.Addresses, a.Prefix) {
-			errs = append(errs, r.remove(a))
-		}
-	}
-	for _, p := range r.desired.Addresses {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		want := address{Prefix: p}
-		if p.Addr().Is4() {
-			want.Label, want.Host = AddressLabel, true
-		}
-		i := slices.IndexFunc(have, func(a address) bool { return a.Prefix == p })
-		switch {
-		case i < 0:
-			errs = append(errs, r.add(want))
-		case have[i] != want && isOurs(have[i], owned):
+		switch step.do {
+		case Add:
+			errs = append(errs, r.add(step.address))
+		case Remove:
+			errs = append(errs, r.remove(step.address))
+		case Correct:
 			// The kernel's replace keeps scope and label, so it takes two steps.
-			errs = append(errs, r.remove(have[i]), r.add(want))
+			errs = append(errs, r.remove(step.address), r.add(step.address))
 		}
 	}
 	return errors.Join(errs...)
@@ -252,32 +240,23 @@ func (r *Reconciler) passRoutes(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, h := range have {
-		if h.Protocol == RouteProtocol && !slices.ContainsFunc(r.desired.Routes, func(w plan.Route) bool { return w.Dst == h.Dst }) {
-			errs = append(errs, r.deleteRoute(h))
-		}
-	}
-	for _, w := range r.desired.Routes {
+	for _, step := range routeSteps(r.desired.Routes, have) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		errs = append(errs, r.ensureRoute(w, have))
+		switch step.do {
+		case Add, Correct:
+			errs = append(errs, r.replaceRoute(step.route.Route))
+		case Remove:
+			errs = append(errs, r.deleteRoute(step.route))
+		case Blocked:
+			errs = append(errs, step.blocked())
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (r *Reconciler) ensureRoute(want plan.Route, have []route) error {
-	for _, h := range have {
-		if satisfies(h, want) {
-			return nil
-		}
-	}
-	for _, h := range have {
-		if h.Dst == want.Dst && h.Protocol != RouteProtocol && h.Metric <= defaultMetric(want.Dst) {
-			return fmt.Errorf("route to %s: via %s src %s (protocol %d) is in the way and not ours, expected via %s src %s: remove it with `ip route del %s` and stop what added it",
-				want.Dst.Addr(), h.Via, h.Src, h.Protocol, want.Via, want.Src, want.Dst)
-		}
-	}
+func (r *Reconciler) replaceRoute(want plan.Route) error {
 	link, onlink, err := r.table.Egress(want.Src, want.Via)
 	if err != nil {
 		return fmt.Errorf("route to %s: %w", want.Dst.Addr(), err)
@@ -295,35 +274,6 @@ func (r *Reconciler) deleteRoute(h route) error {
 	}
 	r.log.Info("route removed", "dst", h.Dst.Addr(), "via", h.Via)
 	return nil
-}
-
-// isOurs says whether muster added an address: an IPv4 one by its label, an
-// IPv6 one by the state file.
-func isOurs(a address, owned []netip.Prefix) bool {
-	if a.Prefix.Addr().Is4() {
-		return a.Label == AddressLabel
-	}
-	return slices.Contains(owned, a.Prefix)
-}
-
-// satisfies says whether a route does what is wanted. One of ours must be
-// exactly that; one that somebody else added counts too, also when it leaves
-// the source to the kernel, because the speaker binds its source itself.
-func satisfies(have route, want plan.Route) bool {
-	if have.Multi || have.Dst != want.Dst || have.Via != want.Via {
-		return false
-	}
-	return have.Src == want.Src || have.Protocol != RouteProtocol && !have.Src.IsValid()
-}
-
-// defaultMetric is the metric that the kernel gives to a route without one; at
-// that or below, another route to the same place wins over ours or is
-// overwritten by it.
-func defaultMetric(dst netip.Prefix) int {
-	if dst.Addr().Is6() {
-		return 1024
-	}
-	return 0
 }
 
 func cloneNetwork(n plan.Network) *plan.Network {

@@ -47,7 +47,7 @@ func (f fakeDirectory) Generation(uint64) (uint64, error) {
 func (f fakeDirectory) Stop(context.Context) error {
 	f.s.world.mu.Lock()
 	defer f.s.world.mu.Unlock()
-	f.s.directoryDown = true
+	f.s.directoryDown.Store(true)
 	return nil
 }
 

@@ -54,8 +54,8 @@ func TestEnrolmentWaitsForTheDirectory(t *testing.T) {
 		w.boot("cp1")
 		w.boot("w1")
 		pass(time.Minute)
-		if s := w.named("w1"); s.enrolled || !strings.Contains(s.agent.board.read().Problem, "the directory of this server does not answer") {
-			t.Errorf("enrolled %v with no directory, problem %q", s.enrolled, s.agent.board.read().Problem)
+		if s := w.named("w1"); s.enrolled || !strings.Contains(s.agent().board.read().Problem, "the directory of this server does not answer") {
+			t.Errorf("enrolled %v with no directory, problem %q", s.enrolled, s.agent().board.read().Problem)
 		}
 		w.mu.Lock()
 		w.named("cp1").directoryFails = false

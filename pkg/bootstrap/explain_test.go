@@ -19,7 +19,7 @@ import (
 // says fails unless a server waits in a phase, with a sentence that holds text.
 func (w *world) says(name string, phase member.Phase, text string) {
 	w.t.Helper()
-	st := w.named(name).agent.board.read()
+	st := w.named(name).agent().board.read()
 	if st.Phase != phase || !strings.Contains(st.Waiting, text) {
 		w.t.Errorf("%s: phase %s waits for %q, problem %q; expected phase %s and %q", name, st.Phase, st.Waiting, st.Problem, phase, text)
 	}
@@ -35,12 +35,12 @@ func TestPreparationLeavesTheRollCallAlone(t *testing.T) {
 		w.boot("cp1")
 		pass(500 * time.Millisecond)
 		w.says("cp1", member.RollCall, "4 of 5 votes needed")
-		if st := w.named("cp1").agent.board.read(); !strings.Contains(st.Problem, "swap is on") {
+		if st := w.named("cp1").agent().board.read(); !strings.Contains(st.Problem, "swap is on") {
 			t.Errorf("problem %q, expected the one of host preparation", st.Problem)
 		}
 		pass(time.Minute)
 		w.says("cp1", member.RollCall, "4 of 5 votes needed")
-		if st := w.named("cp1").agent.board.read(); st.Problem != "" {
+		if st := w.named("cp1").agent().board.read(); st.Problem != "" {
 			t.Errorf("problem %q after host preparation went well", st.Problem)
 		}
 	})
@@ -55,11 +55,11 @@ func TestIdentityAndPortsAreTriedAgain(t *testing.T) {
 		cp1.settleFails, cp1.connectFails = 2, 2
 		w.boot("cp1")
 		pass(100 * time.Millisecond)
-		if st := cp1.agent.board.read(); st.Phase != member.Identity || !strings.Contains(st.Problem, "the disk says no") {
+		if st := cp1.agent().board.read(); st.Phase != member.Identity || !strings.Contains(st.Problem, "the disk says no") {
 			t.Errorf("phase %s, problem %q", st.Phase, st.Problem)
 		}
 		pass(600 * time.Millisecond)
-		if st := cp1.agent.board.read(); st.Phase != member.RollCall || !strings.Contains(st.Problem, "not on this server yet") {
+		if st := cp1.agent().board.read(); st.Phase != member.RollCall || !strings.Contains(st.Problem, "not on this server yet") {
 			t.Errorf("phase %s, problem %q", st.Phase, st.Problem)
 		}
 		w.formed(time.Minute, "cp1")
@@ -203,7 +203,7 @@ func TestTracesAreInStatus(t *testing.T) {
 			w.boot(name)
 		}
 		pass(10 * time.Second)
-		if d := w.named("cp2").agent.fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed || d.Leader.Inst == cp1.inst {
+		if d := w.named("cp2").agent().fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed || d.Leader.Inst == cp1.inst {
 			t.Errorf("without cp1: %+v", d)
 		}
 	})
@@ -292,7 +292,7 @@ func (w *world) go3() (leader string) {
 		w.boot(name)
 	}
 	pass(10 * time.Second)
-	d := w.named("cp1").agent.fence.read()
+	d := w.named("cp1").agent().fence.read()
 	if d.Phase != election.PhaseGo {
 		w.t.Fatalf("after 10 s the phase is %s", d.Phase)
 	}
@@ -332,7 +332,7 @@ func TestReturnedHolderWaitsForConfirmation(t *testing.T) {
 			w.boot(leader)
 			pass(time.Minute)
 			w.says(leader, member.Initialising, "it goes on when 2 of 3 servers confirm that, 1 did so far")
-			if st := holder.agent.board.read(); st.Problem != "" {
+			if st := holder.agent().board.read(); st.Problem != "" {
 				t.Errorf("done %t: it starts nothing, and has the problem %q", done, st.Problem)
 			}
 			if inits, _ := w.ledger(); holder.resumed > 0 || len(inits) > 0 {
@@ -360,8 +360,8 @@ func TestClockIsBelievedAfterAMinute(t *testing.T) {
 		pass(50 * time.Second)
 		w.boot("cp2")
 		pass(20 * time.Second)
-		if d := w.named("cp1").agent.fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
-			st := w.named("cp1").agent.board.read()
+		if d := w.named("cp1").agent().fence.read(); d.Phase != election.PhaseGo && d.Phase != election.PhaseSealed {
+			st := w.named("cp1").agent().board.read()
 			t.Errorf("70 s after cp1 was ready: %s, waits for %q", d.Phase, st.Waiting)
 		}
 	})

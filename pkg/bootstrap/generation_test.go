@@ -51,7 +51,7 @@ func (w *world) answering(limit time.Duration, generation uint64, names ...strin
 	w.t.Helper()
 	w.until(limit, fmt.Sprintf("generation %d on %v", generation, names), func() error {
 		for _, name := range names {
-			if a := w.named(name).agent; !a.directory.Load() || a.running.Load() != generation {
+			if a := w.named(name).agent(); !a.directory.Load() || a.running.Load() != generation {
 				return fmt.Errorf("%s runs generation %d, answering: %t", name, a.running.Load(), a.directory.Load())
 			}
 		}
@@ -124,14 +124,14 @@ func lostDirectoryIsMadeAgain(t *testing.T, controlPlanes, workers int) {
 	w.named("cp1").skew.Store(int64(48 * time.Hour)) // a clock that is set hurries nobody
 	w.until(time.Minute+probeDirectoryEvery, "status to say that the directory does not answer", func() error {
 		for _, name := range planes {
-			if text := w.named(name).agent.lost.Load(); text == nil || !strings.Contains(*text, "counts as lost only when none renews the Lease") {
+			if text := w.named(name).agent().lost.Load(); text == nil || !strings.Contains(*text, "counts as lost only when none renews the Lease") {
 				return fmt.Errorf("%s says %v", name, text)
 			}
 		}
 		return nil
 	})
 	w.until(4*time.Minute, "status to say that it is lost", func() error {
-		if text := w.named("cp1").agent.lost.Load(); text == nil || !strings.Contains(*text, "is lost on all control planes") {
+		if text := w.named("cp1").agent().lost.Load(); text == nil || !strings.Contains(*text, "is lost on all control planes") {
 			return fmt.Errorf("%v", text)
 		}
 		return nil
@@ -163,7 +163,7 @@ func lostDirectoryIsMadeAgain(t *testing.T, controlPlanes, workers int) {
 	w.named(late).state.Inst, w.named(late).state.Hardware.HW = w.named(late).inst, fmt.Sprintf("%032x", 900)
 	w.boot(late)
 	w.formed(5*time.Minute, late)
-	if role := w.named(late).agent.board.read().Role; role != member.Worker {
+	if role := w.named(late).agent().board.read().Role; role != member.Worker {
 		t.Errorf("the late server is a %s, expected a worker: all places are taken", role)
 	}
 }
@@ -308,7 +308,7 @@ func TestRemovedServerTakesNoGeneration(t *testing.T) {
 		w.powerOff("cp1")
 		w.loseDirectory()
 		w.until(10*time.Minute, "status to say why", func() error {
-			if text := gone.agent.lost.Load(); text == nil || !strings.Contains(*text, "was removed from the cluster") {
+			if text := gone.agent().lost.Load(); text == nil || !strings.Contains(*text, "was removed from the cluster") {
 				return fmt.Errorf("%v", text)
 			}
 			return nil
@@ -399,7 +399,7 @@ func TestJoinInFlightSurvivesTheLoss(t *testing.T) {
 		w.mu.Unlock()
 		w.formed(15*time.Minute, "cp1", "cp2", "w1")
 		w.answering(2*time.Minute, 1, "cp1", "cp2")
-		if role := w.named(waiting).agent.board.read().Role; role != member.ControlPlane {
+		if role := w.named(waiting).agent().board.read().Role; role != member.ControlPlane {
 			t.Errorf("%s is a %s, expected a control plane as before", waiting, role)
 		}
 	})

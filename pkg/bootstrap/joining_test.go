@@ -140,8 +140,8 @@ func TestJoiningSuperseded(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.formed(10*time.Minute, "cp2")
-		if st := w.status("w8"); st.Phase != member.Stopped || !late.down || !strings.Contains(st.Problem, "cp2 leads epoch 1") {
-			t.Errorf("w8 is in phase %s, stopped its units: %v, says %q", st.Phase, late.down, st.Problem)
+		if st := w.status("w8"); st.Phase != member.Stopped || !late.down.Load() || !strings.Contains(st.Problem, "cp2 leads epoch 1") {
+			t.Errorf("w8 is in phase %s, stopped its units: %v, says %q", st.Phase, late.down.Load(), st.Problem)
 		}
 
 		w.powerOff("w8")

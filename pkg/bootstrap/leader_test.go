@@ -88,7 +88,7 @@ func (w *world) awaitStage(t *testing.T, s *testServer, reached func(*world, *te
 		}
 		time.Sleep(500 * time.Microsecond) // virtual: synctest
 	}
-	t.Fatalf("%s never got there: %s", s.name, s.agent.board.read().Waiting)
+	t.Fatalf("%s never got there: %s", s.name, s.agent().board.read().Waiting)
 }
 
 func (w *world) wantOneCluster(t *testing.T, leads string, back bool) {

@@ -19,7 +19,7 @@ func TestDirectoryThatDoesNotStartIsExplained(t *testing.T) {
 		w.named("cp1").directoryFails = true
 		w.boot("cp1")
 		pass(time.Minute)
-		st := w.named("cp1").agent.board.read()
+		st := w.named("cp1").agent().board.read()
 		if st.Phase != member.Enrolling || !strings.Contains(st.Problem, "muster-directory.service ended with 78") {
 			t.Errorf("phase %s, problem %q; expected the directory's", st.Phase, st.Problem)
 		}
@@ -73,7 +73,7 @@ func TestControlPlanesInSightAreAskedFirst(t *testing.T) {
 			w.boot(name)
 		}
 		w.formed(5*time.Minute, all...)
-		leader, a := w.named(w.inits[0]), w.named("w1").agent
+		leader, a := w.named(w.inits[0]), w.named("w1").agent()
 		if got := a.controlPlanes(a.fence.read()); len(got) != 3 || got[0].Inst != leader.inst {
 			t.Errorf("all are there: asks %v, expected the leader first", got)
 		}

@@ -38,7 +38,7 @@ func (w *world) formed(limit time.Duration, names ...string) {
 	for {
 		var waiting []string
 		for _, name := range names {
-			if s := w.named(name); s.agent == nil || s.agent.board.read().Phase != member.Ready {
+			if s := w.named(name); s.agent() == nil || s.agent().board.read().Phase != member.Ready {
 				waiting = append(waiting, name)
 			}
 		}
@@ -48,7 +48,7 @@ func (w *world) formed(limit time.Duration, names ...string) {
 		}
 		if time.Now().After(deadline) {
 			for _, name := range names {
-				st := w.named(name).agent.board.read()
+				st := w.named(name).agent().board.read()
 				w.t.Logf("%s: %s waits for %q problem %q", name, st.Phase, st.Waiting, st.Problem)
 			}
 			w.t.Fatalf("after %s still waiting: %v", limit, waiting)
@@ -161,7 +161,7 @@ func TestWaitIsExplained(t *testing.T) {
 		if inits, _ := w.ledger(); len(inits) != 0 {
 			t.Errorf("kubeadm init ran on %v with 3 of 5 servers", inits)
 		}
-		st := w.named("w1").agent.board.read()
+		st := w.named("w1").agent().board.read()
 		for _, want := range []string{"4 of 5 votes needed", "3 here", "power them on"} {
 			if !strings.Contains(st.Waiting, want) {
 				t.Errorf("w1 waits for %q, expected it to say %q", st.Waiting, want)

@@ -91,7 +91,7 @@ func TestTwin(t *testing.T) {
 		if inits, _ := w.ledger(); len(inits) > 0 {
 			t.Error("kubeadm init ran although a copy of this disk is in sight")
 		}
-		status := cp1.agent.board.read()
+		status := cp1.agent().board.read()
 		if !strings.Contains(status.Waiting, "answers at 10.0.0.99 too: two servers run from copies of one disk") {
 			t.Errorf("phase %s waits for %q, problem %q", status.Phase, status.Waiting, status.Problem)
 		}
@@ -373,7 +373,7 @@ func TestVoteThatCannotBeWrittenIsNotAnswered(t *testing.T) {
 		w.boot("cp2")
 		w.boot("cp3")
 		pass(10 * time.Minute)
-		if d := w.named("cp2").agent.fence.read(); d.Phase != election.PhaseForming {
+		if d := w.named("cp2").agent().fence.read(); d.Phase != election.PhaseForming {
 			t.Errorf("3 votes decide, and cp1 could not write its own: %s", d.Phase)
 		}
 		if st := cp1.server.Status(t.Context()); st.Problem != "the fence cannot write its state, so it does not vote: the disk is full" {

@@ -29,7 +29,7 @@ func deadLeader(t *testing.T, w *world) {
 		}
 	}
 	time.Sleep(time.Minute)
-	if st := w.named("cp1").agent.board.read(); st.Phase != member.Initialising || w.named("cp1").NodeCA() == "" {
+	if st := w.named("cp1").agent().board.read(); st.Phase != member.Initialising || w.named("cp1").NodeCA() == "" {
 		t.Fatalf("cp1 is in phase %s", st.Phase)
 	}
 	w.powerOff("cp1")
@@ -52,7 +52,7 @@ func TestSupersede(t *testing.T) {
 				if s == old {
 					continue
 				}
-				if got := s.agent.board.read().Waiting; !strings.Contains(got, "bootstrap supersede --epoch 0 --confirm-dead "+old.state.Hardware.HW) {
+				if got := s.agent().board.read().Waiting; !strings.Contains(got, "bootstrap supersede --epoch 0 --confirm-dead "+old.state.Hardware.HW) {
 					t.Errorf("%s waits for %q", s.name, got)
 				}
 			}
@@ -63,7 +63,7 @@ func TestSupersede(t *testing.T) {
 				t.Fatalf("%q, %v", told, err)
 			}
 			time.Sleep(time.Minute)
-			if inits, _ := w.ledger(); len(inits) != 0 || cp2.agent.fence.read().Epoch != 0 {
+			if inits, _ := w.ledger(); len(inits) != 0 || cp2.agent().fence.read().Epoch != 0 {
 				t.Fatal("a dry run was carried out")
 			}
 			if _, err := cp2.server.Supersede(t.Context(), true, order, ""); err != nil {
@@ -96,9 +96,9 @@ func (w *world) oldLeaderComesBack(t *testing.T) {
 	old := w.named("cp1")
 	w.boot("cp1")
 	time.Sleep(10 * time.Minute)
-	st := old.agent.board.read()
-	if st.Phase != member.Stopped || !old.down || !old.directoryDown || !strings.Contains(st.Problem, "which was superseded by an operator's order: cp2 leads epoch 1") {
-		t.Errorf("the old leader is in phase %s, stopped its units: %v, says %q", st.Phase, old.down, st.Problem)
+	st := old.agent().board.read()
+	if st.Phase != member.Stopped || !old.down.Load() || !old.directoryDown.Load() || !strings.Contains(st.Problem, "which was superseded by an operator's order: cp2 leads epoch 1") {
+		t.Errorf("the old leader is in phase %s, stopped its units: %v, says %q", st.Phase, old.down.Load(), st.Problem)
 	}
 	inits, _ := w.ledger()
 	if len(inits) != 1 {
@@ -106,7 +106,8 @@ func (w *world) oldLeaderComesBack(t *testing.T) {
 	}
 	// Reset as its sentence says, it joins like any other.
 	w.powerOff("cp1")
-	old.nodeCA, old.down = "", false
+	old.nodeCA = ""
+	old.down.Store(false)
 	w.boot("cp1")
 	w.formed(10*time.Minute, "cp1")
 	if _, joins := w.ledger(); !slices.Contains(joins, "cp1") {
@@ -188,7 +189,7 @@ func TestSupersedeSealed(t *testing.T) {
 		}
 		w.formed(10*time.Minute, "cp2")
 		for _, name := range []string{"w1", "w2"} {
-			if st := w.named(name).agent.board.read(); st.Phase != member.Stopped || !w.named(name).down {
+			if st := w.named(name).agent().board.read(); st.Phase != member.Stopped || !w.named(name).down.Load() {
 				t.Errorf("%s is in phase %s: %q", name, st.Phase, st.Problem)
 			}
 		}

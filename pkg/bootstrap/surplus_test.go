@@ -20,7 +20,7 @@ func (w *world) settled(ready int, limit time.Duration) (waiting []string) {
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) { // virtual: synctest
 		waiting = nil
 		for _, s := range w.servers {
-			if s.agent == nil || s.agent.board.read().Phase != member.Ready {
+			if s.agent() == nil || s.agent().board.read().Phase != member.Ready {
 				waiting = append(waiting, s.name)
 			}
 		}

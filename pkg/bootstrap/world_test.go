@@ -58,7 +58,7 @@ type testServer struct {
 	journal     map[string]string // step -> start or done
 	epoch       uint64            // of the journal
 	nodeCA      string            // of the node on the disk
-	down        bool              // what ran was stopped because it is void
+	down        atomic.Bool       // what ran was stopped because it is void
 	stands      bool
 	standsEpoch uint64
 	ca          []byte // its own, or the cluster's
@@ -69,10 +69,10 @@ type testServer struct {
 	origin      string // what is said of this instance's beginning
 	traces      string // of a cluster on its disk
 
-	directoryDown bool // as down, of the directory
+	directoryDown atomic.Bool // as down, of the directory
 
 	running    bool
-	agent      *Agent
+	currentRun atomic.Pointer[Agent]
 	server     *Server
 	stop       context.CancelFunc
 	done       chan error
@@ -158,14 +158,17 @@ func (w *world) boot(name string) {
 	s.done, s.stop, s.health = make(chan error, 1), stop, make(chan bool, 16)
 	w.start(s, spec)
 	go func() {
-		err := s.agent.Run(ctx, watchStatus)
+		err := s.agent().Run(ctx, watchStatus)
 		for errors.Is(err, errSuperseded) && ctx.Err() == nil { // as systemd does
 			w.start(s, spec)
-			err = s.agent.Run(ctx, watchStatus)
+			err = s.agent().Run(ctx, watchStatus)
 		}
 		s.done <- err
 	}()
 }
+
+// agent is the run of this server's agent, nil before the first.
+func (s *testServer) agent() *Agent { return s.currentRun.Load() }
 
 // start begins a run of a server's agent.
 func (w *world) start(s *testServer, spec cluster.Cluster) {
@@ -202,9 +205,7 @@ func (w *world) start(s *testServer, spec cluster.Cluster) {
 				Run: func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
 		},
 	})
-	w.mu.Lock()
-	s.agent = a
-	w.mu.Unlock()
+	s.currentRun.Store(a)
 }
 
 // watchStatus asks a server for the status of all from its first moment on, as
@@ -403,7 +404,7 @@ func (s *testServer) NodeCA() string {
 func (s *testServer) StandDown(context.Context) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
-	s.down = true
+	s.down.Store(true)
 	return nil
 }
 func (s *testServer) caHash() string {

@@ -17,6 +17,7 @@ test="$build
 /usr/include/stdlib.h     libc6-dev              the race detector is linked with the C library
 ip                        iproute2               tests make network namespaces
 bird                      bird2                  tests let a real router take our routes
+/usr/lib/frr/bgpd         frr                    and a router of another make
 openssl                   openssl                tests compare certificates with another implementation
 curl                      curl                   tests run the fetch script with it
 wget                      wget                   and with it
@@ -77,7 +78,9 @@ if ! install >"$log" 2>&1; then
 	echo "make: apt-get install ${packages[*]} failed; its last lines stand above" >&2
 	exit 69
 fi
-if has bird2 && [ -d /run/systemd/system ]; then
-	echo "make: stopping and disabling the bird service that the package started; tests start their own" >&2
-	"${as_root[@]}" systemctl disable --quiet --now bird.service
-fi
+for service in bird2:bird.service frr:frr.service; do
+	if has "${service%:*}" && [ -d /run/systemd/system ]; then
+		echo "make: stopping and disabling ${service#*:}, which the package started; tests start their own" >&2
+		"${as_root[@]}" systemctl disable --quiet --now "${service#*:}"
+	fi
+done

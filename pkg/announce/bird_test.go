@@ -54,16 +54,18 @@ protocol bgp tor2v6 from server { router id 169.254.255.2; local fc00::f as 6553
 // rack is the routers' namespace, in which the test itself runs.
 type rack struct {
 	t      *testing.T
-	socket string
+	socket string        // of BIRD
+	dump   func() string // what the routers know, for a test that failed
 }
 
-func startRack(t *testing.T) *rack {
+// newRack gives the namespace the routers' addresses, or skips the test.
+func newRack(t *testing.T, program, pkg string) *rack {
 	t.Helper()
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("sessions with a real router are tested as root only, in network namespaces")
 	}
-	if _, err := exec.LookPath("bird"); err != nil {
-		t.Skip("sessions with a real router need BIRD 2 (package bird2)")
+	if _, err := exec.LookPath(program); err != nil {
+		t.Fatalf("sessions with this router need %s of the package %s: test/need.sh test installs it", program, pkg)
 	}
 	lo, err := netlink.LinkByName("lo")
 	must(t, err)
@@ -71,16 +73,29 @@ func startRack(t *testing.T) *rack {
 	for _, a := range []string{"169.254.255.1/32", "169.254.255.2/32", "169.254.255.3/32", "fc00::e/128", "fc00::f/128"} {
 		must(t, netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))}))
 	}
-	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "bird.conf"), []byte(birdConfig), 0o600))
-	r := &rack{t: t, socket: filepath.Join(dir, "bird.ctl")}
-	cmd := exec.Command("bird", "-f", "-c", filepath.Join(dir, "bird.conf"), "-s", r.socket, "-P", filepath.Join(dir, "bird.pid"))
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	must(t, cmd.Start())
-	t.Cleanup(func() {
+	return &rack{t: t, dump: func() string { return "" }}
+}
+
+// daemon runs a router's program until the test ends.
+func (r *rack) daemon(program string, args ...string) {
+	r.t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = r.t.Output(), r.t.Output()
+	must(r.t, cmd.Start())
+	r.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+}
+
+func startRack(t *testing.T) *rack {
+	t.Helper()
+	r := newRack(t, "bird", "bird2")
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "bird.conf"), []byte(birdConfig), 0o600))
+	r.socket = filepath.Join(dir, "bird.ctl")
+	r.dump = func() string { return r.birdc("show", "route", "all", "table", "all") }
+	r.daemon("bird", "-f", "-c", filepath.Join(dir, "bird.conf"), "-s", r.socket, "-P", filepath.Join(dir, "bird.pid"))
 	r.within(5*time.Second, "BIRD answers", func() bool { return strings.Contains(r.birdc("show", "status"), "up and running") })
 	return r
 }
@@ -136,7 +151,7 @@ func (r *rack) within(d time.Duration, what string, ok func() bool) time.Duratio
 	defer tick.Stop()
 	for !ok() {
 		if time.Since(begin) > d {
-			r.t.Fatalf("not within %v: %s\n%s", d, what, r.birdc("show", "route", "all", "table", "all"))
+			r.t.Fatalf("not within %v: %s\n%s", d, what, r.dump())
 		}
 		<-tick.C
 	}

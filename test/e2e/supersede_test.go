@@ -38,7 +38,7 @@ func TestSupersede(t *testing.T) {
 			h := &heldGO{formation: c, old: old, all: c.servers, workers: s.workers}
 			c.servers = slices.DeleteFunc(slices.Clone(c.servers), func(x *rig.Server) bool { return x.Name == old.Name })
 
-			parts := []struct {
+			for _, part := range []struct {
 				name string
 				test func(*testing.T)
 			}{
@@ -47,17 +47,13 @@ func TestSupersede(t *testing.T) {
 				{"the others form one cluster", h.testOthersForm},
 				{"the old server alone starts nothing", h.testOldAlone},
 				{"the old server among the others starts nothing", h.testOldAmongOthers},
-			}
-			if s.reset {
-				parts = append(parts, struct {
-					name string
-					test func(*testing.T)
-				}{"the old server joins after a reset", h.testOldJoins})
-			}
-			for _, part := range parts {
+			} {
 				if !t.Run(part.name, part.test) {
 					return // each begins where the one before it ended
 				}
+			}
+			if s.reset {
+				t.Run("the old server joins after a reset", h.testOldJoins)
 			}
 		})
 	}

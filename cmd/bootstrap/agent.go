@@ -141,7 +141,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Kubernetes: k,
 		Authority:  k,
 		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), data: layout.Directory, plan: layout.DirectoryPlan, port: c.Spec.Ports.Directory, state: id.current},
-		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock)},
+		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock), plan: layout.AnnouncePlan},
 		Health:     health{},
 		Clock:      clock{},
 		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },

@@ -22,7 +22,6 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/plan"
-	"github.com/mustermetal/muster/pkg/systemd"
 )
 
 // ground is the network as the kernel has it.
@@ -35,19 +34,37 @@ func (ground) RPFilterWarning(private netip.Addr) (string, error) {
 
 // speaker runs the BGP speaker's unit and talks to its socket.
 type speaker struct {
-	units  *systemd.Manager
+	units interface {
+		Start(ctx context.Context, unit string) error
+		Stop(ctx context.Context, unit string) error
+		Restart(ctx context.Context, unit string) error
+	}
 	client *announce.Client
+	plan   string // the path of its plan, layout.AnnouncePlan on a server
 }
 
+// Start gives the speaker its plan and starts it. One that runs by another plan
+// takes what it can in place; an older one, which does not know the order, starts
+// again.
 func (s speaker) Start(ctx context.Context, a plan.Announcement) error {
 	data, err := announce.MarshalPlan(a)
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(layout.AnnouncePlan, data, 0o600); err != nil {
+	old, err := os.ReadFile(s.plan)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the speaker's former plan: %w", err)
+	}
+	if err := durable.WriteFile(s.plan, data, 0o600); err != nil {
 		return err
 	}
-	return s.units.Start(ctx, layout.UnitAnnounce)
+	if err := s.units.Start(ctx, layout.UnitAnnounce); err != nil || len(old) == 0 || bytes.Equal(old, data) {
+		return err
+	}
+	if s.client.Reload(ctx) == nil {
+		return nil
+	}
+	return s.units.Restart(ctx, layout.UnitAnnounce)
 }
 
 func (s speaker) Stop(ctx context.Context) error { return s.units.Stop(ctx, layout.UnitAnnounce) }

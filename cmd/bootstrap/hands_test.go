@@ -13,9 +13,11 @@ import (
 	"testing"
 
 	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/announce"
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/directory"
 	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/plan"
 )
 
 // The journal gets what helps a person; --debug adds what helps an engineer.
@@ -112,6 +114,46 @@ func TestDirectoryFollowsItsPlan(t *testing.T) {
 		}
 		if !slices.Equal(unit.told, []string{step.want}) {
 			t.Errorf("waiting %t, peers %v: %v, expected %s", step.waits, step.peers, unit.told, step.want)
+		}
+	}
+}
+
+// TestSpeakerFollowsItsPlan: a speaker that runs takes another plan in place; one
+// that does not know the order, from before an upgrade, starts again.
+func TestSpeakerFollowsItsPlan(t *testing.T) {
+	knows, reloads := true, 0
+	socket := agentAt(t, func(w http.ResponseWriter, r *http.Request) {
+		if !knows || r.Method != http.MethodPost || r.URL.Path != "/v1/reload" {
+			http.NotFound(w, r)
+			return
+		}
+		reloads++
+		w.WriteHeader(http.StatusNoContent)
+	})
+	unit := &fakeUnit{}
+	s := speaker{units: unit, client: announce.NewClient(socket), plan: filepath.Join(t.TempDir(), "announce.json")}
+	p := plan.Announcement{Version: plan.AnnouncementVersion, RouterID: netip.MustParseAddr("10.99.14.9"), AS: 65000,
+		Peers:     []plan.Peer{{Address: netip.MustParseAddr("169.254.255.1"), Source: netip.MustParseAddr("10.99.14.9"), AS: 65530}},
+		HealthURL: "https://10.99.14.9:6443/readyz", HealthCA: "/etc/kubernetes/pki/ca.crt"}
+	for _, tc := range []struct {
+		name    string
+		edit    func()
+		told    []string
+		reloads int
+	}{
+		{"the first plan", func() {}, []string{"start"}, 0},
+		{"the same plan", func() {}, []string{"start"}, 0},
+		{"another one", func() { p.Prefixes = []netip.Prefix{netip.MustParsePrefix("147.75.194.92/32")} }, []string{"start"}, 1},
+		{"and one more, to an older speaker", func() { p.AS, knows = 65001, false }, []string{"start", "restart"}, 0},
+	} {
+		tc.edit()
+		unit.told, reloads = nil, 0
+		mustDo(t, s.Start(t.Context(), p))
+		if !slices.Equal(unit.told, tc.told) || reloads != tc.reloads {
+			t.Errorf("%s: the unit was told %v, the speaker to reload %d times; want %v and %d", tc.name, unit.told, reloads, tc.told, tc.reloads)
+		}
+		if got, err := announce.ReadPlan(s.plan); err != nil || got.AS != p.AS || !slices.Equal(got.Prefixes, p.Prefixes) {
+			t.Errorf("%s: the plan on disk is %+v, %v", tc.name, got, err)
 		}
 	}
 }

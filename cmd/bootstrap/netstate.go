@@ -353,11 +353,9 @@ func quietLog(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-var errNotRoot = exitError{exitPermission, errors.New("addresses and routes can be changed by root only: run it as root")}
-
 func needRoot() error {
 	if os.Geteuid() != 0 {
-		return errNotRoot
+		return exitError{exitPermission, errors.New("addresses and routes can be changed by root only: run it as root")}
 	}
 	return nil
 }

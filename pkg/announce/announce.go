@@ -38,6 +38,7 @@ type Options struct {
 type announcer struct {
 	log    *slog.Logger
 	notify func(string)
+	asked  chan struct{} // by a client to read the plan again; holds one
 
 	mu       sync.Mutex
 	plan     plan.Announcement
@@ -58,7 +59,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := &announcer{log: o.Log, notify: o.Notify, withheld: map[netip.Prefix]bool{}}
+	a := &announcer{log: o.Log, notify: o.Notify, withheld: map[netip.Prefix]bool{}, asked: make(chan struct{}, 1)}
 	if a.notify == nil {
 		a.notify = func(string) {}
 	}
@@ -95,14 +96,15 @@ func (a *announcer) follow(ctx context.Context, o Options, served <-chan error) 
 		case err := <-served:
 			return fmt.Errorf("serve %s: %w", o.Socket, err)
 		case <-o.Reload:
-			p, changed, err := a.reload(ctx, o.PlanFile)
-			if err != nil {
-				return err
-			}
-			if changed {
-				stopHealth()
-				stopHealth = a.watchHealth(watching, p)
-			}
+		case <-a.asked:
+		}
+		p, changed, err := a.reload(ctx, o.PlanFile)
+		if err != nil {
+			return err
+		}
+		if changed {
+			stopHealth()
+			stopHealth = a.watchHealth(watching, p)
 		}
 	}
 }

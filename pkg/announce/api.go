@@ -21,6 +21,7 @@ import (
 const (
 	pathStatus   = "/v1/status"
 	pathWithhold = "/v1/withhold"
+	pathReload   = "/v1/reload"
 	// maxBody bounds a request and an answer.
 	maxBody = 1 << 20
 	// headerTime bounds how long a client may take to send a request's head.
@@ -120,6 +121,13 @@ func serve(l net.Listener, a *announcer) <-chan error {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST "+pathReload, func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case a.asked <- struct{}{}:
+		default: // it is about to read the plan anyway
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	out := make(chan error, 1)
 	go func() {
 		out <- (&http.Server{Handler: mux, ReadHeaderTimeout: headerTime}).Serve(l)
@@ -170,6 +178,15 @@ func (c *Client) Withhold(ctx context.Context, p netip.Prefix, withheld bool) er
 	}
 	if err != nil {
 		return fmt.Errorf("withhold %s (%t) at the BGP speaker: %w", p, withheld, err)
+	}
+	return nil
+}
+
+// Reload has the speaker read its plan again, as SIGHUP does. It does so after the
+// call returns.
+func (c *Client) Reload(ctx context.Context) error {
+	if _, err := c.call(ctx, http.MethodPost, pathReload, nil); err != nil {
+		return fmt.Errorf("have the BGP speaker read its plan again: %w", err)
 	}
 	return nil
 }

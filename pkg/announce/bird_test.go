@@ -235,7 +235,8 @@ func TestAnnounceToBIRD(t *testing.T) {
 	one.tell("plan " + eip6.String())
 	r.expectHops(time.Second, "out of the plan: withdrawn", eip, "10.70.2.1")
 	expectAllUp(t, one)
-	one.tell("plan " + eip.String() + " " + eip6.String())
+	one.tell("write " + eip.String() + " " + eip6.String())
+	must(t, one.Reload(t.Context()))
 	r.expectHops(time.Second, "in the plan again: announced", eip, "10.70.1.1", "10.70.2.1")
 
 	logMemory(t, one)

@@ -116,7 +116,7 @@ func command(line string, c serverConfig, dir string, api *apiProcess, reload ch
 			return err
 		}
 		return changeLo(p, word == "lo+")
-	case "plan": // with other Elastic IPs, then read again
+	case "plan", "write": // a plan with other Elastic IPs; then read again, or not
 		c.EIPs = nil
 		for word := range strings.FieldsSeq(rest) {
 			p, err := netip.ParsePrefix(word)
@@ -128,7 +128,9 @@ func command(line string, c serverConfig, dir string, api *apiProcess, reload ch
 		if err := writePlan(c, dir); err != nil {
 			return err
 		}
-		reload <- struct{}{}
+		if word == "plan" {
+			reload <- struct{}{}
+		}
 		return nil
 	}
 	return fmt.Errorf("unknown command %q", line)

@@ -69,9 +69,9 @@ image: root build ## build the disk of the test servers (cold: about 10 minutes)
 e2e: image ## form real clusters of systemd-nspawn servers and test them (ALL=1: also what takes long)
 	MUSTER_E2E=$(if $(ALL),all,1) MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -p 1 -timeout 60m ./test/rig/... ./test/e2e/...
 
-faults: root build $(if $(RACE),bin/bootstrap-race) ## run agents under faults: make faults RUNS=200 SEED=1 RACE=1 SHORT=1
+faults: root build $(if $(filter race,$(AGENT)),bin/bootstrap-race) ## run agents under faults: make faults RUNS=200 SEED=1 AGENT=race SHORT=1
 	test/need.sh e2e
-	MUSTER_FAULTS=1 MUSTER_AGENT=$(CURDIR)/bin/bootstrap$(if $(RACE),-race) MUSTER_FAULTS_RUNS=$(or $(RUNS),5) MUSTER_FAULTS_SEED=$(SEED) \
+	MUSTER_FAULTS=1 MUSTER_AGENT=$(CURDIR)/bin/bootstrap$(if $(filter race,$(AGENT)),-race) MUSTER_FAULTS_RUNS=$(or $(RUNS),5) MUSTER_FAULTS_SEED=$(SEED) \
 		$(PURE) go test -count=1 -v $(if $(SHORT),-short) -timeout 12h ./test/faults/...
 
 # The agent with the race detector in it, linked statically all the same.

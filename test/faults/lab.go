@@ -92,9 +92,15 @@ func (l *Lab) take(ctx context.Context) error {
 		return fmt.Errorf("locking the lab: %w", err)
 	}
 	var last error
+	said := false
 	err = machine.Poll(ctx, "no other lab is on this machine", func() bool {
 		last = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		return !errors.Is(last, unix.EWOULDBLOCK)
+		taken := errors.Is(last, unix.EWOULDBLOCK)
+		if taken && !said && l.log != nil {
+			said = true
+			fmt.Fprintf(l.log, "faults: another lab is on this machine, which holds %s; waiting for it\n", f.Name())
+		}
+		return !taken
 	})
 	if err = errors.Join(err, last); err != nil {
 		return errors.Join(fmt.Errorf("locking the lab: %w", err), f.Close())

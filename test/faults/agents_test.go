@@ -79,6 +79,7 @@ func TestRestartStorm(t *testing.T) {
 
 // Servers that lose power with what was not fsynced, and get it back.
 func TestPowerCycles(t *testing.T) {
+	variation(t)
 	r := begin(t, 5, 3, "cp1", "cp2", "cp3", "w1", "w2")
 	r.on()
 	for range 6 {

@@ -134,13 +134,13 @@ func (c Core) Explain() string {
 		return "no leader yet: " + c.votes(d)
 	}
 	if len(c.roll.eligible) == 0 {
-		return fmt.Sprintf("no leader yet: %d of %d votes needed are here (%s), but none of these servers may become a control plane; "+
-			"boot one that spec.servers.eligible selects, or check its tag and hostname", d.Votes, d.Quorum, strings.Join(d.Present, ", "))
+		return fmt.Sprintf("no leader yet: the %d votes needed are here (%s), but none of these servers may become a control plane; "+
+			"boot one that spec.servers.eligible selects, or check its tag and hostname", d.Quorum, strings.Join(d.Present, ", "))
 	}
 	if c.self.Eligible && !c.fit.LeaderFit {
 		return "no leader yet: enough servers are here; this one is not ready to lead: " + c.reasons()
 	}
-	return fmt.Sprintf("no leader yet: %d of %d votes needed are here; the vote for one of %s is under way", d.Votes, d.Quorum, c.names(c.roll.eligible))
+	return fmt.Sprintf("no leader yet: the %d votes needed are here; the vote for one of %s is under way", d.Quorum, c.names(c.roll.eligible))
 }
 
 // explainBar speaks when this server may not vote.

@@ -32,14 +32,6 @@ func (w *sim) burst() {
 		}
 	}
 	w.deliverSome(w.rnd.IntN(6 * len(group)))
-	if m := group[w.rnd.IntN(len(group))]; w.rates.failing && m != first && w.chance(2) {
-		w.harmDisk(m)
-		if !m.up && !m.dead {
-			w.start(m)
-		}
-		w.step(first, w.view(first))
-		w.deliverSome(w.rnd.IntN(6 * len(group)))
-	}
 	if first.up && w.chance(3) {
 		w.stop(first, w.chance(2))
 	}

@@ -42,11 +42,6 @@ func crashingOften(w *sim) {
 	w.rates.crash = 8
 }
 
-func failingDisks(w *sim) {
-	race(w)
-	w.rates.harm, w.rates.failing = 40, true
-}
-
 func otherNumbers(w *sim) {
 	race(w)
 	w.rates.strange = 20

@@ -25,7 +25,6 @@ type rates struct {
 	harm, strange, order      int  // in 1000 steps
 	cut, fit, copy            int  // partitions and fitness in 1000 steps; copies of a disk, one in so many writes
 	duel                      bool // servers race, and who decides falls silent
-	failing                   bool // disks fail while a vote is under way
 }
 
 // death is an operator's word that the holder of GO is off.

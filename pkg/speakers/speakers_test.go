@@ -40,20 +40,6 @@ func compare(t *testing.T, file, got string) {
 func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
-// packet is a device of pkg/device's documents, as a metadata service gave it out.
-func packet(t *testing.T, name string) device.Device {
-	t.Helper()
-	data, err := os.ReadFile("../device/testdata/packet/" + name + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := device.ParsePacket(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
 // server is one of the new sites: a /31, two routers beyond it, both families.
 func server(node string, n int, password string) Server {
 	private, public := netip.AddrFrom4([4]byte{10, 99, 14, byte(2*n + 1)}), netip.AddrFrom16([16]byte{0x26, 4, 0x13, 0x80, 15: byte(2*n + 1)})

@@ -285,9 +285,10 @@ func testAgentRestart(t *testing.T, c *formation) {
 		t.Fatal(err)
 	}
 	c.t = t
-	deadline := time.Now().Add(15 * time.Second)
+	const still, patience = 10 * time.Second, 15 * time.Second
+	killed := time.Now()
 	back := false
-	for time.Now().Before(deadline) && !back {
+	for time.Since(killed) < still || time.Since(killed) < patience && !back {
 		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
 		if err != nil {
 			t.Fatal(err)
@@ -351,8 +352,13 @@ func testWithdrawal(t *testing.T, c *formation) {
 func testAllOffAndOn(t *testing.T, c *formation) {
 	c.t = t
 	c.each(func(ctx context.Context, s *rig.Server) error { return s.PowerLoss(ctx) })
+	c.each(func(_ context.Context, s *rig.Server) error {
+		return s.FailMetadata(metadata.Fault{Kind: metadata.Broken})
+	})
 	c.bootAll()
 	c.awaitReady(5 * time.Minute)
+	c.each(func(_ context.Context, s *rig.Server) error { return s.FailMetadata(metadata.Fault{}) })
+	testRoutesFirst(t, c)
 	testNodes(t, c)
 	testEtcd(t, c, 3)
 	testNextHops(t, c, 3)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,4 +80,29 @@ func testNetwork(t *testing.T, c *formation) {
 			}
 		}
 	}
+}
+
+// testRoutesFirst: in this boot, with no metadata to be had, the routes to the
+// routers were there before the kubelet was started.
+func testRoutesFirst(t *testing.T, c *formation) {
+	for _, s := range c.servers {
+		laid, started := c.monotonic(s, "muster-routes.service", "ExecMainExitTimestampMonotonic"), c.monotonic(s, "kubelet.service", "ExecMainStartTimestampMonotonic")
+		if laid == 0 || started == 0 || laid > started {
+			t.Errorf("%s: routes laid %v after the boot, kubelet started after %v", s.Name, laid, started)
+		}
+		if result, err := s.Exec(c.ctx, "systemctl", "show", "-P", "Result", "muster-routes.service"); err != nil || strings.TrimSpace(result) != "success" {
+			t.Errorf("%s: muster-routes.service ended as %q (%v)", s.Name, result, err)
+		}
+	}
+}
+
+// monotonic is a time that systemd noted of a unit, since the boot of the host; 0
+// for none.
+func (c *formation) monotonic(s *rig.Server, unit, property string) time.Duration {
+	c.t.Helper()
+	out, err := s.Exec(c.ctx, "systemctl", "show", "-P", property, unit)
+	c.must(err)
+	n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	c.must(err)
+	return time.Duration(n) * time.Microsecond
 }

@@ -105,6 +105,7 @@ func TestPartition(t *testing.T) {
 
 func TestLoss(t *testing.T) {
 	t.Run("one way", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 3, 1, "cp1", "w1", "w2")
 		// w2 hears everybody, and nobody hears it.
 		for _, to := range []string{"cp1", "w1", balancer} {

@@ -39,6 +39,7 @@ func TestSurplus(t *testing.T) {
 	})
 	// N = 2, q = 2: with more than 2q-1 = 3 in sight nobody votes.
 	t.Run("too many to vote", func(t *testing.T) {
+		variation(t)
 		r := begin(t, 2, 1, "cp1", "w1", "w2", "w3")
 		r.must(r.by["cp1"].Fill(r.ctx, unfit))
 		r.on()

@@ -18,8 +18,8 @@ import (
 // What makes it small, and why nothing is missed:
 //
 //  1. A question (Prepare, Accept, news of decisions) goes to no server in
-//     particular: views change at any moment, and a server that comes into view is
-//     asked the running question. So each may be delivered to anybody.
+//     particular: views change at any moment. So each may be delivered to anybody,
+//     which is more than happens: an attempt asks whom it saw when it began.
 //  2. Answers are kept with who gave them, and only while somebody waits for them:
 //     the core ignores answers to any but the running ballot and phase, and no
 //     ballot runs twice.

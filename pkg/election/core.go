@@ -68,6 +68,7 @@ type turn struct {
 type attempt struct {
 	slot      int
 	ballot    Ballot
+	asked     []string // instances in sight when it began, sorted: who comes later is asked by the next attempt
 	accepting bool     // phase 2
 	best      Ballot   // highest accepted ballot that a promise reported
 	value     Value    // its value, then the value of phase 2

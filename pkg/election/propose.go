@@ -138,7 +138,7 @@ func (s *step) prepare(slot int, v Value) {
 	s.state.Round = max(s.state.Round, s.seen, s.peek(slot).Promised.Round) + 1
 	own := s.slot(slot)
 	own.Promised = Ballot{Round: s.state.Round, Inst: s.state.Inst, Run: s.run}
-	s.try = attempt{slot: slot, ballot: own.Promised, best: own.Accepted, value: v, votes: []string{s.state.Hardware.HW}}
+	s.try = attempt{slot: slot, ballot: own.Promised, asked: s.roll.insts, best: own.Accepted, value: v, votes: []string{s.state.Hardware.HW}}
 	if own.Accepted != (Ballot{}) {
 		s.try.value = own.Value
 	}
@@ -154,17 +154,33 @@ func (s *step) broadcast() {
 	s.set(TimerResend, backoff(resendBase, resendMax, s.try.resends))
 }
 
+// resend asks again, or ends the attempt in favour of one that asks newcomers too.
 func (s *step) resend() {
 	if !s.try.running() {
+		return
+	}
+	if slices.ContainsFunc(s.roll.peers, s.newcomer) {
+		s.turn = turn{slot: s.try.slot, ready: true, losses: s.turn.losses}
+		s.drop()
 		return
 	}
 	s.try.resends++
 	s.broadcast()
 }
 
-// resendTo asks one server, unless it has answered; it reports whether it did.
+// newcomer says whether a server would have a vote in this attempt and came too
+// late for it. A server that lost its disk is another instance and comes late: were
+// it asked, an attempt that hears of no decision could make it vote for a GO that
+// it helped to supersede.
+func (s *step) newcomer(p Peer) bool {
+	_, asked := slices.BinarySearch(s.try.asked, p.Inst)
+	return !asked && s.counts(s.try.slot, p.HW) && !slices.Contains(s.try.votes, p.HW)
+}
+
+// resendTo asks one server, unless it has answered or came too late; it reports
+// whether it did.
 func (s *step) resendTo(p Peer) bool {
-	if !s.try.running() || !s.counts(s.try.slot, p.HW) || slices.Contains(s.try.votes, p.HW) {
+	if !s.try.running() || !s.counts(s.try.slot, p.HW) || slices.Contains(s.try.votes, p.HW) || s.newcomer(p) {
 		return false
 	}
 	m := Message{Kind: Prepare, Slot: s.try.slot, Ballot: s.try.ballot, LoseCluster: s.state.Gone() && s.act.LoseCluster}

@@ -206,7 +206,7 @@ func (c Core) explainGo(d Decree) string {
 	switch {
 	case d.Mine && !d.Stands && len(c.stand.nays) > 0:
 		return fmt.Sprintf("this server was to build the first control plane before it rebooted, but an operator began to supersede it at %s: it stays down; "+
-			"end that there (bootstrap status shows the command), then reinstall this server", strings.Join(c.stand.nays, ", "))
+			"power it off, end that there (bootstrap status shows the command once this server is out of sight), then reinstall it", strings.Join(c.stand.nays, ", "))
 	case d.Mine && !d.Stands:
 		return fmt.Sprintf("this server was to build the first control plane before it rebooted; it goes on when %d of %d servers confirm that, %d did so far (itself included); "+
 			"boot the others", Majority(d.Expect), d.Expect, 1+c.counted(c.stand.votes))

@@ -119,6 +119,10 @@ func (c Core) weighSupersede(e Supersede) (Order, error) {
 	if why := c.keeps(e.LoseCluster); why != "" {
 		return Order{}, errors.New(why)
 	}
+	if c.state.Config != c.hash { // it is sealed, or this server were barred
+		return Order{}, errors.New("this server's expect, quorum or electors differ from those the cluster was formed with, and would count the votes; " +
+			"run the command on another server, or restore the first user-data here")
+	}
 	if !c.self.Eligible || c.candidate == (Leader{}) {
 		return Order{}, fmt.Errorf("this server may not become a control plane, or is not ready to; run the command on one that may: %s", c.successors())
 	}
@@ -142,7 +146,11 @@ func (c Core) orderToSupersede(e Supersede, l Leader) Order {
 			"when it boots again it starts nothing, and must be reinstalled to be of use", l.Name)},
 	}
 	if c.state.IsSealed() {
-		o.Danger = append(o.Danger, "the cluster is sealed: everything in it is lost, and every node that joined it must be reset")
+		o.Danger = []string{
+			fmt.Sprintf("if %s still runs, there will be two clusters: power it off, or pull its cables, before you confirm, and do not boot it from its disk again; "+
+				"it knows that its cluster was sealed, so it would run that, and announce its addresses, until it hears of this decree", l.Name),
+			"the cluster is sealed: everything in it is lost, and every node that joined it must be reset",
+		}
 	}
 	return o
 }

@@ -127,8 +127,15 @@ func TestSupersedeRefused(t *testing.T) {
 	}
 	act.LoseCluster = true
 	order, err := w.servers[1].core.Weigh(act)
-	if err != nil || len(order.Danger) != 2 || !strings.Contains(order.Danger[1], "everything in it is lost") {
+	if err != nil || len(order.Danger) != 2 || !strings.Contains(order.Danger[0], "it would run that") || !strings.Contains(order.Danger[1], "everything in it is lost") {
 		t.Errorf("sealed, with the cluster given up: %+v, %v", order, err)
+	}
+	// Sealed, a server goes on under other numbers; they must not count this vote.
+	alone := w.servers[1].cfg
+	alone.N, alone.Q = 1, 1
+	changed, _ := New(alone, w.servers[1].self, w.servers[1].disk).Step(Start{Boot: "b", Run: "r"})
+	if _, err := changed.Weigh(act); err == nil || !strings.HasPrefix(err.Error(), "this server's expect, quorum or electors differ") {
+		t.Errorf("sealed, under other numbers: %v", err)
 	}
 	w.step(w.servers[2], Closed{})
 	w.quiet()

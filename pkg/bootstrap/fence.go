@@ -2,11 +2,13 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/election"
@@ -46,6 +48,7 @@ type fenceEvent struct {
 // and nothing speaks against it.
 type order struct {
 	yes     bool
+	taken   atomic.Bool // by the fence, or back by who gave it and waits no longer
 	weighed election.Order
 	err     error
 	done    chan struct{}
@@ -84,6 +87,9 @@ func (f *fence) run(ctx context.Context) error {
 
 func (f *fence) handle(ctx context.Context, e fenceEvent) error {
 	if o := e.order; o != nil {
+		if !o.taken.CompareAndSwap(false, true) {
+			return nil
+		}
 		defer close(o.done)
 		if o.weighed, o.err = f.core.Weigh(e.event); o.err != nil || !o.yes {
 			return nil
@@ -180,20 +186,24 @@ func (f *fence) ask(ctx context.Context, from election.Sender, m election.Messag
 	}
 }
 
-// act hands an operator's act to the core, which weighs it first.
-func (f *fence) act(ctx context.Context, e election.Event, yes bool) (election.Order, error) {
+// act hands an operator's act to the core, which weighs it first. Refused is what
+// speaks against it; err says that the fence did not get to it in time, or not to
+// its end.
+func (f *fence) act(ctx context.Context, e election.Event, yes bool) (weighed election.Order, refused, err error) {
 	o := &order{yes: yes, done: make(chan struct{})}
 	select {
 	case <-ctx.Done():
-		return election.Order{}, ctx.Err()
 	case f.events <- fenceEvent{event: e, order: o}:
+		select {
+		case <-ctx.Done():
+		case <-o.done:
+			return o.weighed, o.err, nil
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return election.Order{}, ctx.Err()
-	case <-o.done:
-		return o.weighed, o.err
+	if o.taken.CompareAndSwap(false, true) {
+		return weighed, nil, errors.New("this server's fence did not get to it in time, and nothing was done; bootstrap status says what hinders it")
 	}
+	return weighed, nil, errors.New("this server's fence took it, but it is not on disk yet, and takes effect when it is; bootstrap status says what hinders it")
 }
 
 func (f *fence) setTimer(ctx context.Context, s election.SetTimer) {

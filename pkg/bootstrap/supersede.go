@@ -108,9 +108,12 @@ func (s *Server) act(ctx context.Context, e election.Event, yes bool) ([]string,
 	if !a.connected.Load() {
 		return nil, fmt.Errorf("this server's fence still starts: %w", agent.ErrNotReady)
 	}
-	weighed, err := a.fence.act(ctx, e, yes)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", agent.ErrRefused, err)
+	weighed, refused, err := a.fence.act(ctx, e, yes)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", err, agent.ErrNotReady)
+	case refused != nil:
+		return nil, fmt.Errorf("%w: %w", agent.ErrRefused, refused)
 	}
 	if yes {
 		a.Log.Warn("an operator's act", "act", fmt.Sprintf("%T%+v", e, e))

@@ -153,13 +153,13 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 		return err
 	}
 	void := a.voidNode(settled.State)
-	if err := a.layRoutes(ctx, void); err != nil {
-		return err
-	}
-	if void {
+	if void { // first the route goes, then the address
 		if err := a.standDown(ctx); err != nil {
 			return err
 		}
+	}
+	if err := a.layRoutes(ctx, void); err != nil {
+		return err
 	}
 	work.Go(func() error { return a.Network.Run(ctx) })
 	work.Go(func() error { return a.prepareHost(ctx) })

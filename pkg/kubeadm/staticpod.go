@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/speakers"
 )
@@ -41,7 +42,8 @@ const kubeVIPDeadline = 40 * time.Second
 // withdraws its route. The kubelet must run on meanwhile: it is the kubelet that
 // ends the pod, and containers outlive it.
 func (k *Kubeadm) endKubeVIP(ctx context.Context) error {
-	if _, err := os.Stat(k.path(layout.KubeVIP)); errors.Is(err, fs.ErrNotExist) {
+	_, err := os.Stat(k.path(layout.KubeVIP))
+	if errors.Is(err, fs.ErrNotExist) && k.Cluster.Spec.Network.BGP.ControlPlane != cluster.SpeakerKubeVIP {
 		return nil
 	}
 	if err := k.SetStaticPod(layout.KubeVIP, nil); err != nil {

@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
 )
 
@@ -101,4 +104,30 @@ func TestStandDownEndsKubeVIP(t *testing.T) {
 		t.Errorf("stopped %v (%v)", h.stopped, err)
 	}
 	<-done
+}
+
+// Asked again, it does not take a kube-vip that still answers for one that ended:
+// its pod is gone since the first time.
+func TestStandDownAgain(t *testing.T) {
+	k, h := setUp(t)
+	k.Cluster.Spec.Network.BGP.ControlPlane = cluster.SpeakerKubeVIP
+	h.leave(layout.KubeVIP, "a pod")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.kubeVIP = l.Addr().String()
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := k.endKubeVIP(ctx); err == nil || !strings.Contains(err.Error(), "reboot this server") {
+			t.Errorf("kube-vip answers: %v", err)
+		}
+		cancel()
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.endKubeVIP(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

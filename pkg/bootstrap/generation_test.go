@@ -321,8 +321,8 @@ func TestRemovedServerTakesNoGeneration(t *testing.T) {
 	})
 }
 
-// A directory of an older generation, even with a majority of its own, lets nobody
-// into Kubernetes; what it gave its word for is restored in the one that stands.
+// A directory of an older generation, even with a majority of its own, gives nobody
+// the keys of the CAs and lets nobody into Kubernetes; what it gave its word for is restored in the one that stands.
 func TestOlderGenerationLetsNobodyIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
@@ -334,7 +334,12 @@ func TestOlderGenerationLetsNobodyIn(t *testing.T) {
 		}
 		w.mu.Lock()
 		w.book.lease.Generation = 1
+		at := slices.IndexFunc(w.rows, func(m member.Member) bool { return m.Inst == guest.Inst })
+		w.rows[at].Role = member.ControlPlane
 		w.mu.Unlock()
+		if reply, err := cp.server.Authorities(t.Context(), guest, agent.AuthoritiesRequest{}); err == nil || reply.Sealed != nil || !strings.Contains(err.Error(), "drops generation 0 of the directory for generation 1") {
+			t.Errorf("CA keys by an older generation: %v", err)
+		}
 		if _, err := cp.server.JoinMaterial(t.Context(), guest); err == nil || !strings.Contains(err.Error(), "drops generation 0 of the directory for generation 1") {
 			t.Errorf("join material from an older generation: %v", err)
 		}

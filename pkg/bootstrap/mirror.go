@@ -72,6 +72,24 @@ func (a *Agent) recordSelf(ctx context.Context) error {
 // that gave it the row is the one that stands. So an older generation, even with a
 // majority of its own, lets nobody in.
 func (s *Server) vouch(ctx context.Context, db Directory, inst string) error {
+	if err := s.stands(ctx); err != nil {
+		return err
+	}
+	records, err := db.Records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Inst == inst && !r.Removed {
+			return s.agent.Authority.Mirror(ctx, []member.Record{r})
+		}
+	}
+	return fmt.Errorf("instance %s has no row in the directory: ask for a role first: %w", inst, agent.ErrRefused)
+}
+
+// stands says whether the directory of this server is the one that the Lease
+// names, or why that is not known.
+func (s *Server) stands(ctx context.Context) error {
 	a := s.agent
 	l, found, err := a.Authority.Lease(ctx)
 	if err != nil {
@@ -81,14 +99,5 @@ func (s *Server) vouch(ctx context.Context, db Directory, inst string) error {
 		a.heard(l.Generation)
 		return fmt.Errorf("this server drops generation %d of the directory for generation %d: %w", a.running.Load(), l.Generation, agent.ErrNotReady)
 	}
-	records, err := db.Records(ctx)
-	if err != nil {
-		return err
-	}
-	for _, r := range records {
-		if r.Inst == inst && !r.Removed {
-			return a.Authority.Mirror(ctx, []member.Record{r})
-		}
-	}
-	return fmt.Errorf("instance %s has no row in the directory: ask for a role first: %w", inst, agent.ErrRefused)
+	return nil
 }

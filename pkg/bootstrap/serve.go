@@ -185,6 +185,9 @@ func (s *Server) Authorities(ctx context.Context, from agent.Caller, r agent.Aut
 	if row.Role != member.ControlPlane {
 		return reply, fmt.Errorf("the directory says that %s is a %s; CA keys go to control planes only: %w", row.Name, row.Role, agent.ErrRefused)
 	}
+	if err := s.stands(ctx); err != nil { // a directory that was given up may call others so
+		return reply, err
+	}
 	b := bundle{Version: bundleVersion}
 	if b.Authorities, err = s.agent.Kubernetes.Authorities(); err != nil {
 		return reply, err

@@ -18,7 +18,7 @@ const (
 	exitUsage       = 64 // the command line is wrong
 	exitData        = 65 // input data is wrong
 	exitUnavailable = 69 // a needed service does not answer
-	exitPermission  = 77 // not root
+	exitPermission  = 77 // not permitted: not root, or refused
 	exitConfig      = 78 // a restart cannot help; units do not restart on it
 )
 

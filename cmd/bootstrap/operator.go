@@ -45,7 +45,8 @@ const supersedeHelp = `bootstrap supersede replaces the server that was decided 
 plane, when it is gone for good. Power it off first: muster cannot know whether it still
 runs, and two clusters are the price of a mistake. Run the command on a server that may
 become a control plane; it leads the next epoch, once a majority of all servers without
-the dead one votes for it. bootstrap status shows epoch and hardware id.
+the dead one votes for it. bootstrap status shows epoch and hardware id; asked with a
+wrong one, the command names the right one.
 
 It is possible until the cluster is closed, that is until a second etcd member votes. In a
 sealed cluster everything is lost by it: --lose-cluster names the nodes that joined and
@@ -56,9 +57,9 @@ Without --yes it only says what would happen and what that risks.
 Usage: bootstrap supersede --epoch E --confirm-dead HW [--lose-cluster NAMES] [--yes]
 
 Examples:
-  bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610
-  bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610 --yes
-  bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610 --lose-cluster w1,w2 --yes
+  bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610804cb4c04f4a3132
+  bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610804cb4c04f4a3132 --yes
+  bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610804cb4c04f4a3132 --lose-cluster w1,w2 --yes
 
 Exit codes: 0 done, 64 wrong command line, 69 the agent does not answer, 77 refused, and
 a sentence says why, or not root.

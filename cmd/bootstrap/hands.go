@@ -228,7 +228,8 @@ func (d directoryUnit) Remove(ctx context.Context, name string, do bool) (member
 }
 
 func (d directoryUnit) Members(ctx context.Context) ([]member.Member, error) {
-	return d.client.Members(ctx)
+	rows, err := d.client.Members(ctx)
+	return rows, asAgent(err)
 }
 
 func (d directoryUnit) SetPhase(ctx context.Context, inst string, phase member.Phase, detail string) error {
@@ -236,11 +237,12 @@ func (d directoryUnit) SetPhase(ctx context.Context, inst string, phase member.P
 }
 
 func (d directoryUnit) Records(ctx context.Context) ([]member.Record, error) {
-	return d.client.Records(ctx)
+	records, err := d.client.Records(ctx)
+	return records, asAgent(err)
 }
 
 func (d directoryUnit) Restore(ctx context.Context, records []member.Record) error {
-	return d.client.Restore(ctx, records)
+	return asAgent(d.client.Restore(ctx, records))
 }
 
 func (d directoryUnit) AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error) {
@@ -249,7 +251,7 @@ func (d directoryUnit) AcquireJoin(ctx context.Context, inst string) (agent.Join
 }
 
 func (d directoryUnit) RenewJoin(ctx context.Context, inst string, token int64) error {
-	return d.client.RenewJoin(ctx, inst, token)
+	return asAgent(d.client.RenewJoin(ctx, inst, token))
 }
 
 func (d directoryUnit) ReleaseJoin(ctx context.Context, inst string, token int64) error {
@@ -257,5 +259,5 @@ func (d directoryUnit) ReleaseJoin(ctx context.Context, inst string, token int64
 	if errors.Is(err, directory.ErrLockLost) {
 		return nil // it is not held: that is what was asked for
 	}
-	return err
+	return asAgent(err)
 }

@@ -157,3 +157,21 @@ func TestSpeakerFollowsItsPlan(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is asked of a directory that does not answer, the answer is that it is
+// not ready: commands end with 69, and other agents ask elsewhere.
+func TestDirectoryAway(t *testing.T) {
+	d := directoryUnit{client: directory.NewClient(filepath.Join(t.TempDir(), "sock"))}
+	ctx := t.Context()
+	for name, err := range map[string]error{
+		"members": second(d.Members(ctx)), "records": second(d.Records(ctx)), "restore": d.Restore(ctx, nil),
+		"approve": d.Approve(ctx, "hw"), "remove": second(d.Remove(ctx, "cp1", false)),
+		"renew": d.RenewJoin(ctx, "inst", 1), "release": d.ReleaseJoin(ctx, "inst", 1),
+	} {
+		if !errors.Is(err, agent.ErrNotReady) || !errors.Is(err, directory.ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

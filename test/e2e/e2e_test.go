@@ -37,6 +37,7 @@ func TestThreeControlPlanesTwoWorkers(t *testing.T) {
 	t.Run("status from a worker", func(t *testing.T) { testStatus(t, c) })
 	t.Run("an agent's restart moves no route", func(t *testing.T) { testAgentRestart(t, c) })
 	t.Run("a dead API server is withdrawn", func(t *testing.T) { testWithdrawal(t, c) })
+	t.Run("net reset and back", func(t *testing.T) { testNetReset(t, c) })
 	t.Run("all off and on again", func(t *testing.T) { testAllOffAndOn(t, c) })
 }
 

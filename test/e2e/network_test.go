@@ -79,7 +79,70 @@ func testNetwork(t *testing.T, c *formation) {
 				t.Errorf("%s: no route to %s via %s src %s proto muster in %v", s.Name, router, s.Gateway, s.Addr, routes)
 			}
 		}
+		if out, err := s.Exec(c.ctx, "bootstrap", "net", "plan"); err != nil || !strings.HasPrefix(out, "nothing to write") {
+			t.Errorf("%s: bootstrap net plan says %q (%v), want nothing to write", s.Name, out, err)
+		}
+		if plane {
+			testSessions(t, c, s)
+		}
 	}
+}
+
+// testSessions: bootstrap net status has every session, up, and since when.
+func testSessions(t *testing.T, c *formation, s *rig.Server) {
+	var status struct {
+		Speaker struct {
+			Peers []struct {
+				Address, State string
+				Since          time.Time
+			}
+		}
+	}
+	c.execJSON(t, s, &status, "bootstrap", "net", "status", "-o", "json")
+	up := 0
+	for _, p := range status.Speaker.Peers {
+		if p.State == "established" && !p.Since.IsZero() && time.Since(p.Since) < time.Hour {
+			up++
+		}
+	}
+	if up != len(rig.Routers) {
+		t.Errorf("%s: net status has %d sessions up, want %d: %+v", s.Name, up, len(rig.Routers), status.Speaker.Peers)
+	}
+}
+
+// testNetReset takes one control plane off the network by hand: refused under the
+// agent, then withdrawn and removed, and all back when the agent starts.
+func testNetReset(t *testing.T, c *formation) {
+	c.t = t
+	s := c.servers[0]
+	eip := netip.PrefixFrom(rig.ElasticIP, 32)
+	if out, err := s.Exec(c.ctx, "bootstrap", "net", "reset", "--yes"); err == nil {
+		t.Errorf("net reset under the agent was not refused: %s", out)
+	}
+	for _, argv := range [][]string{{"systemctl", "stop", "muster.service"}, {"bootstrap", "net", "reset", "--yes"}} {
+		if out, err := s.Exec(c.ctx, argv...); err != nil {
+			t.Fatalf("%v: %v %s", argv, err, out)
+		}
+	}
+	hops, err := c.rig.ToR().NextHops(c.ctx, eip)
+	if err != nil || slices.Contains(hops, s.Addr) || len(hops) == 0 {
+		t.Errorf("after net reset the next hops are %v (%v), want those of the others", hops, err)
+	}
+	if out, err := s.Exec(c.ctx, "ip", "route", "show", "proto", "201"); err != nil || strings.TrimSpace(out) != "" {
+		t.Errorf("routes after net reset: %q (%v)", out, err)
+	}
+	if out, err := s.Exec(c.ctx, "ip", "addr", "show", "lo"); err != nil || strings.Contains(out, rig.ElasticIP.String()) {
+		t.Errorf("lo after net reset: %q (%v)", out, err)
+	}
+	if out, err := s.Exec(c.ctx, "bootstrap", "net", "reset"); err != nil || !strings.HasPrefix(out, "Nothing of muster's is here") {
+		t.Errorf("net reset again: %q (%v)", out, err)
+	}
+	if _, err := s.Exec(c.ctx, "systemctl", "start", "muster.service"); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitReady(time.Minute)
+	testNextHops(t, c, 3)
+	testNetwork(t, c)
 }
 
 // testRoutesFirst: in this boot, with no metadata to be had, the routes to the

@@ -33,7 +33,7 @@ build: go sysroot ## build bin/userdata and bin/bootstrap
 	go build -trimpath -buildvcs=$(VCS) -tags "$$GO_TAGS grpcnotrace" -ldflags "$$GO_LDFLAGS" -o bin/bootstrap ./cmd/bootstrap 2>&1 | $(UNWARN) >&2
 
 # The packages whose goroutines share most.
-RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/...
+RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/... ./pkg/firewall/...
 
 test: build ## vet and test everything that needs no servers
 	test/need.sh test

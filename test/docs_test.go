@@ -24,7 +24,7 @@ var explained = []string{
 	"pkg/election/decree.go", "pkg/election/problems.go", "pkg/election/receive.go", "pkg/election/roll.go", "pkg/election/settle.go",
 	"pkg/announce/diagnose.go", "pkg/announce/plan.go", "pkg/announce/probe.go",
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go", "pkg/speakers/*.go",
-	"pkg/durable/*.go",
+	"pkg/durable/*.go", "pkg/firewall/*.go",
 	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/changes.go", "pkg/network/kernel.go", "pkg/network/host.go",
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go", "pkg/kubeadm/staticpod.go",
 	"pkg/systemd/*.go",

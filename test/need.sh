@@ -18,6 +18,7 @@ test="$build
 ip                        iproute2               tests make network namespaces
 bird                      bird2                  tests let a real router take our routes
 /usr/lib/frr/bgpd         frr                    and a router of another make
+nft                       nftables               tests let packets through a real firewall
 openssl                   openssl                tests compare certificates with another implementation
 curl                      curl                   tests run the fetch script with it
 wget                      wget                   and with it

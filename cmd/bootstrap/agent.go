@@ -15,6 +15,7 @@ import (
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/directory"
 	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/firewall"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/systemd"
@@ -136,6 +137,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Notify:     func(text string) { notifyOnce(log, systemd.Status(text)) },
 		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, hardware: readHardware, log: log},
 		Network:    ground{network.New(layout.NetworkState, log)},
+		Firewall:   firewall.New(layout.FirewallState, log),
 		Host:       newHost(c, units, log),
 		Journal:    journal,
 		Kubernetes: k,

@@ -108,6 +108,9 @@ func writeTable(w io.Writer, servers []member.Status) error {
 				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, sessionState(p, s.Time), oneLine(cmp.Or(p.Reason, "no reason yet")))
 			}
 		}
+		if f := s.Network.Firewall; f.State == member.FirewallFailed {
+			fmt.Fprintf(w, "%s: firewall: %s\n", name, oneLine(f.Reason))
+		}
 	}
 	return nil
 }

@@ -85,7 +85,9 @@ func situations() map[string][]member.Status {
 	later.Epoch = 1
 	ready := serverStatus("cp-1.ams1.example.net", "fd00:99:14::9", member.ControlPlane, member.Ready, 49*time.Hour, later)
 	ready.Network.ElasticIPs = leader.Network.ElasticIPs[:1]
+	ready.Network.Firewall = member.FirewallStatus{State: member.FirewallOn}
 	worker := serverStatus("w1", "10.99.14.15", member.Worker, member.Ready, 90*time.Minute, later)
+	worker.Network.Firewall = member.FirewallStatus{State: member.FirewallFailed, Reason: "nft is not installed"}
 
 	full := member.Status{Member: member.Member{Phase: member.Identity}, Waiting: "this server's identity",
 		Problem: "settling this server's identity: /var/lib/muster/elect cannot hold votes, so this server does not vote: write /var/lib/muster/elect/probe: " +

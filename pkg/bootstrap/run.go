@@ -34,6 +34,7 @@ type Machine struct {
 
 	Metadata   Metadata
 	Network    Network
+	Firewall   Firewall
 	Host       Host
 	Journal    Journal
 	Kubernetes Kubernetes
@@ -162,6 +163,7 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 		return err
 	}
 	work.Go(func() error { return a.Network.Run(ctx) })
+	work.Go(func() error { return a.guardPorts(ctx) })
 	work.Go(func() error { return a.prepareHost(ctx) })
 
 	a.board.enter(member.RollCall)
@@ -273,6 +275,15 @@ func (a *Agent) layRoutes(ctx context.Context, void bool) error {
 	}
 	a.Network.Set(n)
 	return a.until(ctx, "the routes to the top-of-rack routers", func(ctx context.Context) error { return a.Network.Apply(ctx, n) })
+}
+
+// guardPorts belongs to step 3: the ports are guarded before they open, and from
+// then on. A server that cannot guard them goes on all the same, and says so.
+func (a *Agent) guardPorts(ctx context.Context) error {
+	a.Firewall.Set(plan.FirewallFor(a.Cluster.Spec, a.device))
+	return a.Firewall.Run(ctx, func(f member.FirewallStatus) {
+		a.board.change(func(s *member.Status) { s.Network.Firewall = f })
+	})
 }
 
 // leftoverIPs are Elastic IPs that an earlier run left on lo. Before a join none

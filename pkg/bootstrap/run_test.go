@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,24 @@ func (w *world) shutdown() {
 			w.powerOff(s.name)
 		}
 	}
+}
+
+// Ports that cannot be guarded hold nothing up, and status says that they are open.
+func TestFirewallThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 0)
+		defer w.shutdown()
+		s := w.named("cp1")
+		s.firewall = member.FirewallStatus{State: member.FirewallFailed, Reason: "nft is not installed"}
+		w.boot("cp1")
+		w.formed(time.Minute, "cp1")
+		if got := s.agent().board.read().Network.Firewall; got != s.firewall {
+			t.Errorf("status %+v", got)
+		}
+		if !slices.Contains(s.guarded.APIServer, netip.MustParseAddr("203.0.113.10")) {
+			t.Errorf("the order knows no Elastic IP: %+v", s.guarded)
+		}
+	})
 }
 
 func TestForms(t *testing.T) {

@@ -205,6 +205,14 @@ type Network interface {
 	RemoveAddress(ctx context.Context, p netip.Prefix) error
 }
 
+// Firewall keeps strangers from the ports of Kubernetes and muster.
+type Firewall interface {
+	Set(f plan.Firewall)
+	// Run keeps what was set until ctx ends; report hears how it stands whenever that
+	// changes.
+	Run(ctx context.Context, report func(member.FirewallStatus)) error
+}
+
 // Speaker is the BGP speaker, a unit of its own.
 type Speaker interface {
 	Start(ctx context.Context, a plan.Announcement) error

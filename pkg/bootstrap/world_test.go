@@ -96,6 +96,8 @@ type testServer struct {
 	installFails                            int
 	saveFails, directoryFails               bool
 	notReady                                bool
+	firewall                                member.FirewallStatus
+	guarded                                 plan.Firewall     // as Firewall was told
 	filter                                  string            // the sentence about the reverse path filter
 	directoryPeers                          []netip.Addr      // as Directory.Start was last told
 	generation                              uint64            // that Directory.Start was last told
@@ -174,7 +176,7 @@ func (s *testServer) agent() *Agent { return s.currentRun.Load() }
 func (w *world) start(s *testServer, spec cluster.Cluster) {
 	a := New(Machine{
 		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: s.now,
-		Metadata: s, Network: s, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
+		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {
 				s.settleFails--
@@ -603,6 +605,20 @@ func (s *testServer) RPFilterWarning(private netip.Addr) (string, error) {
 	return s.filter, nil
 }
 func (s *testServer) RemoveAddress(context.Context, netip.Prefix) error { return nil }
+
+// fakeFirewall stands as the test says, on where nothing is said.
+type fakeFirewall struct{ s *testServer }
+
+func (f fakeFirewall) Set(order plan.Firewall) {
+	f.s.world.mu.Lock()
+	defer f.s.world.mu.Unlock()
+	f.s.guarded = order
+}
+func (f fakeFirewall) Run(ctx context.Context, report func(member.FirewallStatus)) error {
+	report(f.s.firewall)
+	<-ctx.Done()
+	return ctx.Err()
+}
 
 type fakeSpeaker struct{ s *testServer }
 

@@ -259,12 +259,13 @@ type Containerd struct {
 	Extra map[string]map[string]any `yaml:"extra,omitempty"`
 }
 
-// Network is what the servers announce.
+// Network is what the servers announce, and whom they let in.
 type Network struct {
 	// ElasticIPs are addresses that the routers lead to whoever announces them.
 	ElasticIPs   []ElasticIP  `yaml:"elasticIPs,omitempty"`
 	BGP          BGP          `yaml:"bgp,omitempty"`
 	LoadBalancer LoadBalancer `yaml:"loadBalancer,omitempty"`
+	Firewall     Firewall     `yaml:"firewall,omitempty"`
 }
 
 // ElasticIP is an address on lo of the servers that On names.

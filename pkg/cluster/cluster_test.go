@@ -38,7 +38,7 @@ func TestDefaults(t *testing.T) {
 		ID: s.ID, Platform: "packet", Servers: s.Servers, Discovery: s.Discovery, Kubernetes: s.Kubernetes,
 		MetadataSource: MetadataSource{URL: "http://169.254.169.254", Deadline: 5 * time.Minute, RequireBGP: &yes},
 		Identity:       Identity{Source: "auto"}, Time: TimePolicy{Require: "auto"},
-		Network: Network{ElasticIPs: s.Network.ElasticIPs, BGP: BGP{ControlPlane: SpeakerBuiltin, Services: ServicesNone}},
+		Network: Network{ElasticIPs: s.Network.ElasticIPs, BGP: BGP{ControlPlane: SpeakerBuiltin, Services: ServicesNone}, Firewall: Firewall{Mode: FirewallAuto}},
 		Ports:   Ports{9760, 9761, 9762, 9763},
 	}
 	if diff := cmp.Diff(want, s, equal); diff != "" {
@@ -111,7 +111,7 @@ func TestParseServer(t *testing.T) {
 	}{
 		{secret, nil},
 		{"", []string{"1:1: secret: is missing (`userdata render` adds it; was this file copied by hand?)"}},
-		{"hunter2", []string{"40:9: secret: the secret is not base64; expected 32 random bytes in base64 (44 characters), as `userdata init` makes them (render the user-data again)"}},
+		{"hunter2", []string{"42:9: secret: the secret is not base64; expected 32 random bytes in base64 (44 characters), as `userdata init` makes them (render the user-data again)"}},
 	} {
 		c.Secret = row.secret
 		data, err := Marshal(c)

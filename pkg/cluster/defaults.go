@@ -33,6 +33,8 @@ func withDefaults(c Cluster) Cluster {
 	set(&bgp.Namespace, map[string]string{
 		ServicesMetalLB: "metallb-system", ServicesCalico: "calico-system", ServicesCilium: "kube-system",
 	}[bgp.Services])
+	// A server that only private networks reach is not shut off from any of them.
+	set(&s.Network.Firewall.Mode, FirewallAuto)
 	if s.Platform == PlatformPacket {
 		// Longer than a metadata service takes to restart, short enough that status
 		// says what is wrong while somebody still looks.

@@ -466,6 +466,33 @@ func TestProblems(t *testing.T) {
 		{"EIP without a neighbour of the family", staticFile, "  kubernetes:", "  network: {elasticIPs: [{address: '2604:1380:1::92/128', on: control-planes}]}\n  kubernetes:", []string{
 			"16:36: spec.network.elasticIPs[0].address: no server has an IPv6 neighbour to announce 2604:1380:1::92/128 to (add an entry with IPv6 peerIPs to bgpNeighbors of the servers that shall announce it)",
 		}},
+		{"firewall", good, "  network:", "  network:\n    firewall: {mode: on, trusted: [198.18.0.0/15], apiServerFrom: [185.1.2.0/24, '2a02::/16'], allow: [{port: 30443, from: [0.0.0.0/0, '::/0']}, {port: 30000, through: 32767, from: [185.1.2.3/32]}, {port: 9760, from: [185.1.2.3/32]}, {port: 2379, through: 2380, from: [185.1.2.3/32]}]}", nil},
+		{"firewall off", good, "  network:", "  network:\n    firewall: {mode: off}", nil},
+		{"firewall off, and what only an active one reads", good, "  network:", "  network:\n    firewall: {mode: off, trusted: [198.18.0.0/15], apiServerFrom: [185.1.2.0/24], allow: [{port: 30443, from: [0.0.0.0/0]}]}", []string{
+			"19:36: spec.network.firewall.trusted: is read while the firewall is on or auto only, this one is off (remove it, or write mode: on)",
+			"19:68: spec.network.firewall.apiServerFrom: is read while the firewall is on or auto only, this one is off (remove it, or write mode: on)",
+			"19:91: spec.network.firewall.allow: is read while the firewall is on or auto only, this one is off (remove it, or write mode: on)",
+		}},
+		{"firewall neither on nor off", good, "  network:", "  network:\n    firewall: {mode: true}", []string{
+			"19:22: spec.network.firewall.mode: true is a truth value to YAML, expected text (write it in quotes)",
+		}},
+		{"firewall that trusts everybody", good, "  network:", "  network:\n    firewall: {trusted: [0.0.0.0/0]}", []string{
+			"19:26: spec.network.firewall.trusted[0]: 0.0.0.0/0 is everybody: the firewall would guard nothing (write mode: off, or name the ranges of your servers)",
+		}},
+		{"firewall with host bits", good, "  network:", "  network:\n    firewall: {apiServerFrom: [185.1.2.3/24]}", []string{
+			"19:32: spec.network.firewall.apiServerFrom[0]: 185.1.2.3/24 has bits set beyond its length (write 185.1.2.0/24, or 185.1.2.3/32 for the one address)",
+		}},
+		{"firewall and the API server without an endpoint", staticFile, "  kubernetes:", "  network: {firewall: {apiServerFrom: [185.1.2.0/24]}}\n  kubernetes:", []string{
+			"16:39: spec.network.firewall.apiServerFrom: there is no endpoint that it could be about (remove it, or open port 6443 with network.firewall.allow)",
+		}},
+		{"firewall opens what is not guarded", good, "  network:", "  network:\n    firewall: {allow: [{port: 22, from: [185.1.2.0/24]}, {port: 32000, through: 32768, from: [185.1.2.0/24]}]}", []string{
+			"19:31: spec.network.firewall.allow[0].port: port 22 is not guarded: muster leaves every other port as it is (6443, 10250, 2379 to 2381, those of spec.ports, or 30000 to 32767)",
+			"19:65: spec.network.firewall.allow[1].port: port 32768 is not guarded: muster leaves every other port as it is (6443, 10250, 2379 to 2381, those of spec.ports, or 30000 to 32767)",
+		}},
+		{"firewall opens backwards, to nobody", good, "  network:", "  network:\n    firewall: {allow: [{port: 30443, through: 30400, from: [185.1.2.0/24]}, {port: 30443}]}", []string{
+			"19:47: spec.network.firewall.allow[0].through: 30400 is below the first port 30443 (the last port of the range, which includes it)",
+			"19:77: spec.network.firewall.allow[1].from: is missing (such as from: [0.0.0.0/0])",
+		}},
 		{"empty file", good, good, "", []string{
 			"1:1: the file is empty (`userdata init NAME` writes a cluster file to start from)",
 		}},

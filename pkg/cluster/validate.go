@@ -38,6 +38,7 @@ func (v *validator) validate(server bool) {
 	v.network()
 	v.kubeVIP()
 	v.services()
+	v.firewall()
 	v.ranges()
 	v.ports()
 	if v.Spec.Platform == PlatformStatic {

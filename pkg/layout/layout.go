@@ -32,6 +32,7 @@ const (
 	DirectoryPlan  = "/run/muster/directory.json"     // how muster-directory shall start
 	DirectorySock  = "/run/muster/directory.sock"
 	NetworkState   = "/run/muster/network.json"  // which IPv6 addresses on lo are ours
+	FirewallState  = "/run/muster/firewall.json" // how the packet filter's table looked when it was right
 	AnnouncePlan   = "/run/muster/announce.json" // 0600: holds MD5 passwords
 	AnnounceSock   = "/run/muster/announce.sock"
 	KubeadmPatches = "/etc/kubernetes/patches"

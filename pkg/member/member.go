@@ -99,11 +99,25 @@ type Decree struct {
 	Expect     int    `json:"expect"`
 }
 
-// NetworkStatus says what is announced from here.
+// NetworkStatus says what is announced from here, and who is let in.
 type NetworkStatus struct {
 	ElasticIPs []netip.Prefix `json:"elasticIPs,omitempty"` // on lo now
 	Peers      []PeerStatus   `json:"peers,omitempty"`
+	Firewall   FirewallStatus `json:"firewall,omitzero"`
 }
+
+// FirewallStatus says how the table of the packet filter stands.
+type FirewallStatus struct {
+	State  string `json:"state"`            // on, off or failed
+	Reason string `json:"reason,omitempty"` // why it is off or failed, a sentence
+}
+
+// States of the firewall.
+const (
+	FirewallOn     = "on"
+	FirewallOff    = "off"
+	FirewallFailed = "failed" // it shall be on or off, and is not as it shall be
+)
 
 // PeerStatus is one BGP session.
 type PeerStatus struct {

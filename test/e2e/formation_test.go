@@ -34,6 +34,8 @@ type shape struct {
 	// fetch has the servers fetch the agent by muster-fetch; else it is baked into
 	// their image.
 	fetch bool
+	// public gives every server a public address.
+	public bool
 }
 
 func (s shape) String() string {
@@ -50,7 +52,7 @@ func form(t *testing.T, s shape) *formation {
 	image := testImage(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
-	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes}
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
 	}

@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/rig"
+)
+
+// Clients behind the routers: one of the Internet, one of a private network.
+const (
+	stranger  = "185.1.2.3"
+	colleague = "10.200.0.3"
+)
+
+// metricsPort is where CoreDNS's pods answer, nodePort the Service of the test for it.
+const metricsPort, nodePort = 9153, 30153
+
+// probe puts a pod on every node, from whose network the test looks, and a NodePort
+// before CoreDNS's pods.
+const probe = `apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: probe}
+spec:
+  selector: {matchLabels: {app: probe}}
+  template:
+    metadata: {labels: {app: probe}}
+    spec:
+      tolerations: [{operator: Exists}]
+      containers: [{name: probe, image: "registry.k8s.io/pause:3.10.2", imagePullPolicy: Never}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: metrics, namespace: kube-system}
+spec:
+  type: NodePort
+  selector: {k8s-app: kube-dns}
+  ports: [{port: 9153, nodePort: 30153}]
+`
+
+// TestFirewall forms a cluster of servers with public addresses, where the firewall
+// is on by default, and looks from pods, from a private network and from the Internet.
+func TestFirewall(t *testing.T) {
+	c := form(t, shape{controlPlanes: 1, workers: 1, public: true})
+	c.bootAll()
+	c.awaitReady(8 * time.Minute)
+	for _, s := range c.servers {
+		if got := c.status(s).Network.Firewall; got != (member.FirewallStatus{State: member.FirewallOn}) {
+			t.Errorf("%s: firewall %+v", s.Name, got)
+		}
+	}
+	for _, a := range []string{stranger, colleague} {
+		_, err := c.rig.ToR().Exec(c.ctx, "ip", "addr", "add", a+"/32", "dev", "lo")
+		c.must(err)
+	}
+	c.must(c.servers[0].WriteFile(c.ctx, "/run/probe.yaml", []byte(probe), 0o600))
+	c.eventually(time.Minute, "the probes to be made", func() error {
+		_, err := c.servers[0].Exec(c.ctx, "kubectl", "apply", "-f", "/run/probe.yaml")
+		return err
+	})
+	c.kubectl("rollout", "status", "daemonset/probe", "--timeout=4s")
+	c.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=4s")
+
+	t.Run("clients", func(t *testing.T) { testClients(t, c) })
+	t.Run("pods", func(t *testing.T) { testPods(t, c) })
+	t.Run("a table that was removed is back", func(t *testing.T) { testFirewallHeals(t, c) })
+	c.t = t
+	testNodes(t, c)
+	testNextHops(t, c, 1)
+	t.Run("off", func(t *testing.T) { testFirewallOff(t, c) })
+}
+
+// connects tries TCP from an address behind the routers. Only time tells that a
+// packet was dropped.
+func connects(c *formation, from string, to netip.Addr, port int, limit time.Duration) bool {
+	c.t.Helper()
+	script := fmt.Sprintf("curl -sk -o /dev/null -m 20 --connect-timeout %v -w '%%{time_connect}' --interface %s https://%s/ || true",
+		limit.Seconds(), from, netip.AddrPortFrom(to, uint16(port)))
+	out, err := c.rig.ToR().Exec(c.ctx, "sh", "-c", script)
+	c.must(err)
+	took, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
+	c.must(err)
+	return took > 0
+}
+
+const passes, refused = 15 * time.Second, 2 * time.Second
+
+func testClients(t *testing.T, c *formation) {
+	c.t = t
+	for _, s := range c.servers {
+		for _, to := range []netip.Addr{s.Public, s.Addr} {
+			for _, port := range []int{10250, nodePort} {
+				if connects(c, stranger, to, port, refused) {
+					t.Errorf("%s: a stranger reaches %s port %d", s.Name, to, port)
+				}
+				if !connects(c, colleague, to, port, passes) {
+					t.Errorf("%s: the private network does not reach %s port %d", s.Name, to, port)
+				}
+			}
+		}
+		for _, port := range []int{9760, 9761, 9762} {
+			if connects(c, stranger, s.Addr, port, refused) {
+				t.Errorf("%s: a stranger reaches port %d", s.Name, port)
+			}
+			if !connects(c, colleague, s.Addr, port, passes) {
+				t.Errorf("%s: the private network does not reach port %d", s.Name, port)
+			}
+		}
+		if !connects(c, stranger, s.Public, 22, passes) {
+			t.Errorf("%s: sshd is shut off", s.Name)
+		}
+	}
+	cp := c.servers[0]
+	for _, port := range []int{2379, 2380, 6443, 9763} {
+		if connects(c, stranger, cp.Addr, port, refused) || connects(c, stranger, cp.Public, port, refused) {
+			t.Errorf("a stranger reaches port %d", port)
+		}
+		if !connects(c, colleague, cp.Addr, port, passes) {
+			t.Errorf("the private network does not reach port %d", port)
+		}
+	}
+	for from, port := range map[string]int{stranger: 6443, colleague: 6443} {
+		if !connects(c, from, rig.ElasticIP, port, passes) {
+			t.Errorf("%s does not reach the endpoint", from)
+		}
+	}
+	for _, port := range []int{10250, nodePort} {
+		if connects(c, stranger, rig.ElasticIP, port, refused) {
+			t.Errorf("a stranger reaches port %d of the Elastic IP", port)
+		}
+	}
+}
+
+// inPod runs a program of the server in the network of its probe.
+func inPod(c *formation, s *rig.Server, script string) (string, error) {
+	const enter = `pod=$(crictl pods --name probe --state ready -q | head -n 1)
+exec nsenter --net=/proc/$(crictl inspectp "$pod" | jq .info.pid)/ns/net sh -c "$1"`
+	return s.Exec(c.ctx, "sh", "-ec", enter, "sh", script)
+}
+
+func testPods(t *testing.T, c *formation) {
+	c.t = t
+	pods := func(namespace, label string) []string {
+		return strings.Fields(c.kubectl("-n", namespace, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].status.podIP}"))
+	}
+	probes, answering := pods("default", "app=probe"), pods("kube-system", "k8s-app=kube-dns")
+	if len(probes) != len(c.servers) || len(answering) == 0 {
+		t.Fatalf("pods %v and %v", probes, answering)
+	}
+	api := strings.TrimSpace(c.kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"))
+	for _, s := range c.servers {
+		scripts := map[string]string{
+			"kubernetes.default": "curl -sfk -m 20 https://" + api + "/version",
+			"the endpoint":       "curl -sfk -m 20 https://" + rig.ElasticIP.String() + ":6443/version",
+		}
+		for _, p := range probes {
+			scripts["the pod "+p] = "ping -c 1 -W 20 " + p
+		}
+		for _, p := range answering {
+			scripts["CoreDNS at "+p] = fmt.Sprintf("curl -sf -m 20 -o /dev/null http://%s:%d/metrics", p, metricsPort)
+		}
+		for _, other := range c.servers {
+			scripts["the NodePort of "+other.Name] = fmt.Sprintf("curl -sf -m 20 -o /dev/null http://%s:%d/metrics", other.Addr, nodePort)
+			scripts["the kubelet of "+other.Name] = fmt.Sprintf("curl -sk -m 20 -o /dev/null https://%s:10250/", other.Addr)
+		}
+		for what, script := range scripts {
+			if out, err := inPod(c, s, script); err != nil {
+				t.Errorf("a pod on %s does not reach %s: %v: %s", s.Name, what, err, out)
+			}
+		}
+		if out, err := s.Exec(c.ctx, "curl", "-sf", "-m", "20", rig.MetadataURL+"/metadata"); err != nil {
+			t.Errorf("%s itself does not reach the metadata: %v: %s", s.Name, err, out)
+		}
+		// 7 is curl's word for a refused connection.
+		out, err := inPod(c, s, "curl -s -m 20 "+rig.MetadataURL+"/metadata; echo exit $?")
+		if err != nil || !strings.Contains(out, "exit 7") {
+			t.Errorf("a pod on %s and the metadata: %v: %s", s.Name, err, out)
+		}
+	}
+}
+
+func testFirewallHeals(t *testing.T, c *formation) {
+	c.t = t
+	s := c.servers[0]
+	if _, err := s.Exec(c.ctx, "nft", "delete", "table", "inet", "muster"); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	c.eventually(10*time.Second, "the table to be back", func() error {
+		_, err := s.Exec(c.ctx, "nft", "list", "chain", "inet", "muster", "guard")
+		return err
+	})
+	t.Logf("the table was back after %s", time.Since(began).Round(10*time.Millisecond))
+}
+
+// testFirewallOff ends it, and shows with that that strangers were kept out by it.
+func testFirewallOff(t *testing.T, c *formation) {
+	c.t = t
+	s := c.servers[0]
+	if _, err := s.Exec(c.ctx, "sed", "-i", "s/mode: auto/mode: off/", "/etc/muster/cluster.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Exec(c.ctx, "systemctl", "restart", "muster"); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually(time.Minute, "the firewall to be off", func() error {
+		if got := c.status(s).Network.Firewall; got != (member.FirewallStatus{State: member.FirewallOff}) {
+			return fmt.Errorf("status %+v", got)
+		}
+		return nil
+	})
+	if out, err := s.Exec(c.ctx, "nft", "list", "tables"); err != nil || strings.Contains(out, "inet muster") {
+		t.Errorf("tables of nft (%v):\n%s", err, out)
+	}
+	for _, port := range []int{10250, 6443, nodePort} {
+		if !connects(c, stranger, s.Public, port, passes) {
+			t.Errorf("a stranger does not reach port %d, though nothing keeps him out", port)
+		}
+	}
+	c.awaitReady(2 * time.Minute)
+}

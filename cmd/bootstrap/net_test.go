@@ -189,8 +189,13 @@ func TestNetReset(t *testing.T) {
 	const all, left = "147.75.194.93 198.51.100.92 169.254.255.1 169.254.255.2", "147.75.194.93"
 	nobody := filepath.Join(t.TempDir(), "none")
 	speaker, _ := speaking(t)
-	stopped := 0
-	base := netReset{state: state, agent: nobody, speaker: speaker, kubeVIP: nobody, stopSpeaker: func(context.Context) error {
+	stopped, guarded := 0, true
+	unguard := func(context.Context) (bool, error) {
+		was := guarded
+		guarded = false
+		return was, nil
+	}
+	base := netReset{guarded: func(context.Context) (bool, error) { return guarded, nil }, unguard: unguard, state: state, agent: nobody, speaker: speaker, kubeVIP: nobody, stopSpeaker: func(context.Context) error {
 		if stopped++; there() != all {
 			t.Errorf("when the speaker is stopped there is %q, want all", there())
 		}
@@ -200,6 +205,7 @@ func TestNetReset(t *testing.T) {
 remove 198.51.100.92/32 on lo
 remove route to 169.254.255.1 via 10.99.14.8 src 10.99.14.9
 remove route to 169.254.255.2 via 10.99.14.8 src 10.99.14.9
+remove the firewall, the table inet muster of nftables
 `
 	for _, tc := range []struct {
 		name   string
@@ -220,6 +226,7 @@ remove route to 169.254.255.2 via 10.99.14.8 src 10.99.14.9
 		{"all is gone", func(r *netReset) { r.yes, r.speaker = true, nobody }, "Nothing of muster's is here.\n", "", 0, left, 0, ""},
 		{"told to, under an agent and beside kube-vip", func(r *netReset) {
 			mustDo(t, ours.Apply(t.Context(), order))
+			guarded = true
 			r.yes, r.force, r.agent, r.kubeVIP = true, true, speaker, filepath.Dir(state)
 		}, said + "Done.\n", "", 0, left, 1, "bootstrap net reset: kube-vip announces by itself as long as " + filepath.Dir(state) + " is there\n"},
 	} {
@@ -244,6 +251,9 @@ remove route to 169.254.255.2 via 10.99.14.8 src 10.99.14.9
 		}
 		if diff := cmp.Diff(tc.says+"|"+tc.stderr, stdout.String()+"|"+stderr.String()); diff != "" {
 			t.Errorf("%s: output (-want +got):\n%s", tc.name, diff)
+		}
+		if guarded != (tc.there == all) {
+			t.Errorf("%s: the firewall is there: %t", tc.name, guarded)
 		}
 		if got := there(); got != tc.there || stopped != tc.stops {
 			t.Errorf("%s: there is %q and the speaker was stopped %d times, want %q and %d", tc.name, got, stopped, tc.there, tc.stops)

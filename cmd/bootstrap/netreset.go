@@ -13,16 +13,17 @@ import (
 	"github.com/mustermetal/muster/pkg/announce"
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/firewall"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/plan"
 	"github.com/mustermetal/muster/pkg/systemd"
 )
 
-const netResetHelp = `bootstrap net reset takes muster's addresses and routes off this server: it stops the
-speaker, which withdraws the Elastic IPs, then removes them from lo with the connections
-that were made by them, then the routes to the top-of-rack routers. What others added
-stays. The agent puts everything back when it runs, so it refuses while it does.
+const netResetHelp = `bootstrap net reset takes muster's addresses, routes and firewall off this server: it stops
+the speaker, which withdraws the Elastic IPs, then removes them from lo with the connections
+that were made by them, then the routes to the top-of-rack routers, then the table inet
+muster of nftables. What others added stays. The agent puts everything back when it runs, so it refuses while it does.
 
 Without --yes it only says what it would do.
 
@@ -41,10 +42,11 @@ type netReset struct {
 	state, agent, speaker, kubeVIP string
 	yes, force                     bool
 	stopSpeaker                    func(ctx context.Context) error
+	guarded, unguard               func(ctx context.Context) (bool, error) // whether there is a firewall; remove it
 }
 
 func netResetCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	r := netReset{stopSpeaker: stopAnnounce, kubeVIP: layout.KubeVIP}
+	r := netReset{stopSpeaker: stopAnnounce, kubeVIP: layout.KubeVIP, guarded: firewall.Present, unguard: firewall.Remove}
 	flags := newFlags("net reset", netResetHelp, stdout)
 	flags.StringVar(&r.state, "state", layout.NetworkState, "the `file` that lists our IPv6 addresses")
 	flags.StringVar(&r.agent, "socket", layout.Socket, "the `path` of the agent's socket")
@@ -69,6 +71,10 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	guarded, err := r.guarded(ctx)
+	if err != nil {
+		return err
+	}
 	speaks := answers(ctx, r.speaker)
 	if speaks {
 		fmt.Fprintf(stdout, "stop %s, which withdraws what it announces\n", layout.UnitAnnounce)
@@ -76,13 +82,16 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 	for _, c := range found.Changes {
 		fmt.Fprintln(stdout, c)
 	}
+	if guarded {
+		fmt.Fprintf(stdout, "remove the firewall, the table inet %s of nftables\n", plan.FirewallTable)
+	}
 	if _, err := os.Stat(r.kubeVIP); err == nil {
 		fmt.Fprintf(stderr, "bootstrap net reset: kube-vip announces by itself as long as %s is there\n", r.kubeVIP)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("looking for kube-vip: %w", err)
 	}
 	switch {
-	case !speaks && len(found.Changes) == 0:
+	case !speaks && !guarded && len(found.Changes) == 0:
 		fmt.Fprintln(stdout, "Nothing of muster's is here.")
 		return nil
 	case !r.yes:
@@ -96,6 +105,9 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	if err := reconciler.Apply(ctx, plan.Network{}); err != nil {
 		return fmt.Errorf("removing addresses and routes: %w", err)
+	}
+	if _, err := r.unguard(ctx); err != nil {
+		return err
 	}
 	fmt.Fprintln(stdout, "Done.")
 	return nil

@@ -63,6 +63,15 @@ func (k *Keeper) Set(f plan.Firewall) {
 	}
 }
 
+// Present says whether the table is there, whatever is in it.
+func Present(ctx context.Context) (bool, error) {
+	have, err := nft{}.List(ctx)
+	if errors.Is(err, errNoProgram) {
+		return false, nil
+	}
+	return have != "", err
+}
+
 // Remove takes the table away, and says whether there was one. Without nft there
 // can be none of muster's.
 func Remove(ctx context.Context) (bool, error) {

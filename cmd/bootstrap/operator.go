@@ -61,8 +61,8 @@ Examples:
   bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610804cb4c04f4a3132 --yes
   bootstrap supersede --epoch 0 --confirm-dead 4c4c454400513610804cb4c04f4a3132 --lose-cluster w1,w2 --yes
 
-Exit codes: 0 done, 64 wrong command line, 69 the agent does not answer, 77 refused, and
-a sentence says why, or not root.
+Exit codes: 0 done, or begun with --yes, 64 wrong command line, 69 the agent does not
+answer, 77 refused, and a sentence says why, or not root.
 `
 
 func supersedeCommand(ctx context.Context, args []string, stdout, _ io.Writer) error {

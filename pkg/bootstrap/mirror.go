@@ -72,7 +72,7 @@ func (a *Agent) recordSelf(ctx context.Context) error {
 // that gave it the row is the one that stands. So an older generation, even with a
 // majority of its own, lets nobody in.
 func (s *Server) vouch(ctx context.Context, db Directory, inst string) error {
-	if err := s.stands(ctx); err != nil {
+	if err := s.directoryStands(ctx); err != nil {
 		return err
 	}
 	records, err := db.Records(ctx)
@@ -87,9 +87,9 @@ func (s *Server) vouch(ctx context.Context, db Directory, inst string) error {
 	return fmt.Errorf("instance %s has no row in the directory: ask for a role first: %w", inst, agent.ErrRefused)
 }
 
-// stands says whether the directory of this server is the one that the Lease
+// directoryStands says whether the directory of this server is the one that the Lease
 // names, or why that is not known.
-func (s *Server) stands(ctx context.Context) error {
+func (s *Server) directoryStands(ctx context.Context) error {
 	a := s.agent
 	l, found, err := a.Authority.Lease(ctx)
 	if err != nil {

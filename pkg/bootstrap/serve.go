@@ -185,7 +185,7 @@ func (s *Server) Authorities(ctx context.Context, from agent.Caller, r agent.Aut
 	if row.Role != member.ControlPlane {
 		return reply, fmt.Errorf("the directory says that %s is a %s; CA keys go to control planes only: %w", row.Name, row.Role, agent.ErrRefused)
 	}
-	if err := s.stands(ctx); err != nil { // a directory that was given up may call others so
+	if err := s.directoryStands(ctx); err != nil { // a directory that was given up may call others so
 		return reply, err
 	}
 	b := bundle{Version: bundleVersion}

@@ -70,25 +70,24 @@ func (s *Server) Approve(ctx context.Context, yes bool, caHash string) ([]string
 func (s *Server) Supersede(ctx context.Context, yes bool, order election.Supersede, lost string) ([]string, error) {
 	order.LoseCluster = lost != ""
 	told, err := s.act(ctx, order, false)
-	if err != nil || s.agent.fence.read().Phase != election.PhaseSealed {
-		if err == nil && yes {
-			return s.act(ctx, order, true)
-		}
+	if err != nil {
 		return told, err
 	}
-	joined := strings.Join(s.joinedNodes(ctx), ",")
-	if joined == "" {
-		joined = "none"
-	}
-	told = append(told, "nodes in sight that joined the cluster and must be reset: "+joined+"; such a node that is out of sight stays down by itself when it is back")
-	if joined != lost {
-		return told, fmt.Errorf("%w: the nodes to be reset are %s, --lose-cluster names %s: name exactly those", agent.ErrRefused, joined, lost)
+	if s.agent.fence.read().Phase == election.PhaseSealed {
+		joined := strings.Join(s.joinedNodes(ctx), ",")
+		if joined == "" {
+			joined = "none"
+		}
+		told = append(told, "nodes in sight that joined the cluster and must be reset: "+joined+"; such a node that is out of sight stays down by itself when it is back")
+		if joined != lost {
+			return told, fmt.Errorf("%w: the nodes to be reset are %s, --lose-cluster names %s: name exactly those", agent.ErrRefused, joined, lost)
+		}
 	}
 	if !yes {
 		return told, nil
 	}
 	_, err = s.act(ctx, order, true)
-	return told, err
+	return append(told, "The vote is begun; bootstrap status says what it lacks, and names the new leader when it is decided."), err
 }
 
 // joinedNodes names the servers in sight that have a node of Kubernetes, sorted.

@@ -66,8 +66,8 @@ func TestSupersede(t *testing.T) {
 			if inits, _ := w.ledger(); len(inits) != 0 || cp2.agent().fence.read().Epoch != 0 {
 				t.Fatal("a dry run was carried out")
 			}
-			if _, err := cp2.server.Supersede(t.Context(), true, order, ""); err != nil {
-				t.Fatal(err)
+			if told, err = cp2.server.Supersede(t.Context(), true, order, ""); err != nil || !strings.HasPrefix(told[len(told)-1], "The vote is begun; ") {
+				t.Fatalf("%q, %v", told, err)
 			}
 			var rest []string
 			for _, s := range w.servers {

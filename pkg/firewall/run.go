@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -85,7 +86,7 @@ func (k *Keeper) say(s member.FirewallStatus) {
 	case member.FirewallFailed:
 		k.log.Warn("firewall not as planned", "note", s.Reason)
 	case member.FirewallOff:
-		k.log.Info("firewall is off", "note", s.Reason)
+		k.log.Info("firewall is off", "note", cmp.Or(s.Reason, "as the cluster file says"))
 	case member.FirewallOn:
 		k.log.Info("firewall is on")
 	}

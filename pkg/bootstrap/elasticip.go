@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
@@ -23,7 +25,7 @@ const WithdrawHead = 200 * time.Millisecond
 // holdElasticIPs keeps the EIP rule on a control plane: the address is on lo only
 // while this server's own API server is healthy. Healthy: address, then
 // announce. Unhealthy: withdraw, a moment, delete, destroy sockets bound to it.
-func (a *Agent) holdElasticIPs(ctx context.Context) error {
+func (a *Agent) holdElasticIPs(ctx context.Context, work *errgroup.Group) error {
 	prefixes := plan.ControlPlaneIPs(a.Cluster.Spec)
 	if len(prefixes) == 0 {
 		return nil
@@ -32,9 +34,11 @@ func (a *Agent) holdElasticIPs(ctx context.Context) error {
 	onceHealthy := func() {}
 	switch a.Cluster.Spec.Network.BGP.ControlPlane {
 	case cluster.SpeakerBuiltin:
-		go a.startSpeaker(ctx, announcement)
+		work.Go(func() error { a.startSpeaker(ctx, announcement); return nil })
 	case cluster.SpeakerKubeVIP:
-		onceHealthy = sync.OnceFunc(func() { go a.startKubeVIP(ctx, announcement.RouterID) })
+		onceHealthy = sync.OnceFunc(func() {
+			work.Go(func() error { a.startKubeVIP(ctx, announcement.RouterID); return nil })
+		})
 	}
 	warned := ""
 	for healthy := range a.Health.Watch(ctx, announcement.HealthURL, announcement.HealthCA) {

@@ -37,7 +37,10 @@ func (a *Agent) keepDirectory(ctx context.Context, d election.Decree) error {
 		known, err := a.Directory.Generation(d.Epoch)
 		a.heard(known)
 		return err
-	}, func(err error) { a.Log.Warn("directory", "error", err) })
+	}, a.complain)
+	if err == nil {
+		a.complain(nil)
+	}
 	run := DirectoryRun{Address: a.self.Node.Private}
 	run.Directory = plan.Directory{CAHash: d.Leader.CAHash, Epoch: d.Epoch, Generation: a.generation.Load()}
 	for err == nil {

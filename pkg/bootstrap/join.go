@@ -22,17 +22,13 @@ const (
 	kubeadmJoinTimeout = 30 * time.Minute // above every timeout in kubeadm's configuration
 )
 
-// lead is step 7: the GO holder builds the first control plane. The Elastic IPs
-// and the speaker have to wait until GO stands, as all else here.
+// lead is step 7: the GO holder, whose GO stands, builds the first control plane.
 func (a *Agent) lead(ctx context.Context, work *errgroup.Group, d election.Decree) error {
 	sealed := a.fence.read().Phase == election.PhaseSealed
 	if !sealed {
 		a.board.enter(member.Initialising)
-		if err := a.stand(ctx); err != nil {
-			return err
-		}
 	}
-	work.Go(func() error { return a.holdElasticIPs(ctx) })
+	work.Go(func() error { return a.holdElasticIPs(ctx, work) })
 	var err error
 	if a.Kubernetes.Initialised() {
 		err = a.resume(ctx)
@@ -61,6 +57,16 @@ func (a *Agent) initialise(ctx context.Context) error {
 		}
 		return a.Kubernetes.Init(ctx, a.self.Node)
 	})
+}
+
+// standFirst waits until a GO of this server stands, before anything is signed or
+// given in its name: it may have been superseded while the server was off.
+func (a *Agent) standFirst(ctx context.Context, d election.Decree) error {
+	if !d.Mine || d.Phase == election.PhaseSealed {
+		return nil
+	}
+	a.board.enter(member.Initialising)
+	return a.stand(ctx)
 }
 
 // stand returns when this server's GO was decided or confirmed since this boot,

@@ -193,6 +193,9 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 		return err
 	}
 	work.Go(func() error { return a.watchEpoch(ctx, decree.Epoch) })
+	if err := a.standFirst(ctx, decree); err != nil {
+		return err
+	}
 	role, err := a.takeRole(ctx, work, decree)
 	if err != nil {
 		return err
@@ -209,7 +212,7 @@ func (a *Agent) becomeNode(ctx context.Context, work *errgroup.Group, d election
 	case d.Mine:
 		return a.lead(ctx, work, d)
 	case role == member.ControlPlane:
-		work.Go(func() error { return a.holdElasticIPs(ctx) })
+		work.Go(func() error { return a.holdElasticIPs(ctx, work) })
 		return a.joinControlPlane(ctx, work, d)
 	}
 	return a.joinWorker(ctx, d)

@@ -20,6 +20,8 @@ import (
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // An error that no attempt can cure stops the flow; status stays, says why, and
@@ -166,7 +168,7 @@ func TestElasticIPs(t *testing.T) {
 			a.device = s.device
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- a.holdElasticIPs(ctx) }()
+			go func() { done <- a.holdElasticIPs(ctx, new(errgroup.Group)) }()
 			for _, healthy := range tt.healthy {
 				s.health <- healthy
 				time.Sleep(time.Second) // virtual: the withdrawal's head start
@@ -250,7 +252,7 @@ func TestKubeVIPInPlaceOfTheSpeaker(t *testing.T) {
 			a.device = s.device
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- a.holdElasticIPs(ctx) }()
+			go func() { done <- a.holdElasticIPs(ctx, new(errgroup.Group)) }()
 			s.health <- tt.healthy
 			time.Sleep(time.Second) // virtual
 			synctest.Wait()
@@ -299,7 +301,7 @@ func TestStrictFilterIsInTheJournal(t *testing.T) {
 		a.device, a.self.Node.Private = s.device, s.address
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- a.holdElasticIPs(ctx) }()
+		go func() { done <- a.holdElasticIPs(ctx, new(errgroup.Group)) }()
 		for _, filter := range []string{"", strict, strict, "", strict} {
 			s.filter = filter
 			s.health <- true

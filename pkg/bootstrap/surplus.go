@@ -68,6 +68,9 @@ func (s *surplus) problems(now time.Time) []string {
 // ApproveServer weighs an operator's order to let servers of this hardware in
 // beside those that are expected, and carries it out with yes.
 func (s *Server) ApproveServer(ctx context.Context, yes bool, hw string) ([]string, error) {
+	if s.agent.board.read().Role == member.Worker {
+		return nil, fmt.Errorf("%w: this server is a worker and keeps no directory: run the command on a control plane", agent.ErrRefused)
+	}
 	rows, err := s.Members(ctx)
 	if err != nil {
 		return nil, err

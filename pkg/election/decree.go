@@ -160,7 +160,8 @@ func (c Core) explainBar() string {
 			}
 		}
 		return fmt.Sprintf("a cluster with CA %s exists already; this server has no memory of it and believes it when %d servers confirm it, %d did so far; "+
-			"boot more of the cluster's servers, or compare the hash with a control plane and run here: bootstrap approve --ca %s", best.CAHash, Majority(c.cfg.N), count, best.CAHash)
+			"boot more of the cluster's servers, or compare the hash with a control plane and run here: bootstrap approve --ca %s; "+
+			"if that cluster is no more, switch off who speaks of it (%s), then: systemctl restart muster", best.CAHash, Majority(c.cfg.N), count, best.CAHash, c.hearsay())
 	}
 	if b == barJoining {
 		text := fmt.Sprintf("this server joins the cluster with CA %s and waits for a server of it", c.cfg.JoinCA)

@@ -360,6 +360,31 @@ func TestApprove(t *testing.T) {
 	}
 }
 
+// TestClaimOfAVoidCluster: what a server without memory heard of a cluster that
+// was superseded since neither bars it nor can be approved.
+func TestClaimOfAVoidCluster(t *testing.T) {
+	w := toGo(t, 3)
+	w.step(w.servers[1], Supersede{Dead: "hw00"})
+	w.run(time.Minute)
+	late := w.servers[2]
+	late.wipe()
+	w.bootUp(late)
+	void := w.servers[1].disk.VoidCAs()[0]
+	w.step(late, Received{From: Sender{Inst: "stray", HW: "hw00"}, Message: Message{Version: MessageVersion, Kind: Tell, SpecID: testSpec,
+		Config: late.cfg.Hash(), N: 3, Name: "stray", Sealed: Sealed{CAHash: void, Endpoint: "e:6443"}}})
+	if late.core.barred() != barClaims {
+		t.Fatal("a server without memory votes although it heard of a cluster")
+	}
+	w.meet(w.servers[1:]...)
+	w.run(time.Minute)
+	if b := late.core.barred(); b != mayVote || late.core.Decree().Epoch != 1 {
+		t.Errorf("bar %d, epoch %d: %s", b, late.core.Decree().Epoch, late.core.Explain())
+	}
+	if got := refusal(late, Approve{CAHash: void}); !strings.HasPrefix(got, "no server in sight speaks of a cluster that exists") {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestSupersededUnderOtherNumbers: a server that voted under other numbers and
 // belongs to the sealed cluster learns that it was superseded, like any other.
 func TestSupersededUnderOtherNumbers(t *testing.T) {

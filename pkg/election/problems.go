@@ -21,6 +21,9 @@ func (c Core) Problems() []string {
 	if c.act != (Supersede{}) {
 		out = append(out, c.explainAct())
 	}
+	if text := c.alone(); text != "" {
+		out = append(out, text)
+	}
 	if c.roll.twin != "" {
 		out = append(out, c.roll.twin)
 	}
@@ -63,6 +66,17 @@ func (c Core) cause() string {
 
 func foreignText(s State, cfg Config) string {
 	return fmt.Sprintf("the state on this disk belongs to cluster %s, the user-data to cluster %s: nothing is touched; %s", s.SpecID, cfg.SpecID, startOver)
+}
+
+// alone says that the one control plane of a sealed cluster is not in sight. Once
+// the cluster is closed, etcd has more members and Kubernetes tells.
+func (c Core) alone() string {
+	l, epoch, led := c.state.Leader()
+	if c.act != (Supersede{}) || !led || !c.state.IsSealed() || c.state.Sealed.Closed || l.Inst == c.state.Inst || c.roll.shows(l.Inst) {
+		return ""
+	}
+	return fmt.Sprintf("%s, the first control plane, is not in sight, and no second etcd member is known to vote: power it on; if its disk is lost, so is the cluster: "+
+		"power it off, and on a server that may become a control plane (%s) run: bootstrap supersede --epoch %d --confirm-dead %s --lose-cluster NODES", l.Name, c.successors(), epoch, l.HW)
 }
 
 // supersededText is for a server whose GO was replaced.

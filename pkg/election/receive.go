@@ -26,6 +26,7 @@ func (s *step) receive(from Sender, m Message) {
 		}
 		return
 	}
+	s.familiar(from.Inst)
 	if len(s.state.Slots) > 0 || m.Sealed == (Sealed{}) {
 		s.learn(from, m)
 	}
@@ -71,6 +72,16 @@ func (s *step) stranger(from Sender, m Message) {
 		return
 	}
 	s.strangers = slices.Insert(slices.Clone(s.strangers), at, saying{inst: from.Inst, text: text})
+	s.roll = s.muster(s.roll.seen)
+}
+
+// familiar forgets that a server counted differently: it has other user-data now.
+func (s *step) familiar(inst string) {
+	if !slices.ContainsFunc(s.strangers, func(x saying) bool { return x.inst == inst }) {
+		return
+	}
+	s.strangers = slices.DeleteFunc(slices.Clone(s.strangers), func(x saying) bool { return x.inst == inst })
+	s.roll, s.check = s.muster(s.roll.seen), true
 }
 
 // continues says whether decisions are those that this server knows, GO among
@@ -115,6 +126,7 @@ func (s *step) decide(slot int, v Value) {
 	if v.Supersedes != "" {
 		s.state.Sealed, s.stand, s.spread.acks = Sealed{}, standing{}, nil
 		s.act, s.refusals = Supersede{}, nil
+		s.claims = slices.DeleteFunc(slices.Clone(s.claims), func(c claim) bool { return s.outdated(c.sealed) })
 		s.roll = s.muster(s.roll.seen)
 		s.set(TimerStand, 0)
 	}
@@ -283,7 +295,10 @@ func (s *step) count(from Sender, m Message) {
 		s.lose()
 		return
 	case m.Kind == Promise && !s.try.accepting:
-		if s.try.best.Less(m.Accepted) && s.mayFollow(m.Value) {
+		if m.Value != (Value{}) && !s.mayFollow(m.Value) {
+			return // who accepted what may not be here counts for nothing
+		}
+		if s.try.best.Less(m.Accepted) {
 			s.try.best, s.try.value = m.Accepted, m.Value
 		}
 	case m.Kind == Accepted && s.try.accepting:

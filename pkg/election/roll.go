@@ -82,6 +82,10 @@ func (c *Core) muster(seen []Peer) roll {
 			j++
 		}
 		hw := lives[i].HW
+		if j-i == 1 && c.strange(lives[i].Inst) {
+			i = j // it counts by other numbers, so it is no elector here
+			continue
+		}
 		r.hardware = append(r.hardware, hw)
 		switch {
 		case j-i > 1:
@@ -96,6 +100,12 @@ func (c *Core) muster(seen []Peer) roll {
 	}
 	r.remember()
 	return r
+}
+
+// strange says whether a server is known to count by other numbers. Once sealed
+// that no longer matters.
+func (c *Core) strange(inst string) bool {
+	return !c.state.IsSealed() && slices.ContainsFunc(c.strangers, func(x saying) bool { return x.inst == inst })
 }
 
 // remember adds those here to the memory of names.

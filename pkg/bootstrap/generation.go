@@ -47,10 +47,10 @@ func (a *Agent) keepDirectory(ctx context.Context, d election.Decree) error {
 		a.running.Store(run.Generation)
 		serving, stop := context.WithCancel(ctx)
 		done := make(chan struct{})
-		go func() {
+		go func(run DirectoryRun) {
 			defer close(done)
 			a.serveDirectory(serving, d, run)
-		}()
+		}(run)
 		run, err = a.watchLease(ctx, d, run)
 		stop()
 		<-done

@@ -196,10 +196,16 @@ func testFirewallOff(t *testing.T, c *formation) {
 		t.Fatal(err)
 	}
 	c.eventually(time.Minute, "the firewall to be off", func() error {
-		if got := c.status(s).Network.Firewall; got != (member.FirewallStatus{State: member.FirewallOff}) {
-			return fmt.Errorf("status %+v", got)
+		list, err := readStatus(c.ctx, s) // an agent that has just started does not know its name yet
+		if err != nil {
+			return err
 		}
-		return nil
+		for _, one := range list {
+			if one.Name == s.Name && one.Network.Firewall == (member.FirewallStatus{State: member.FirewallOff}) {
+				return nil
+			}
+		}
+		return fmt.Errorf("status %+v", list)
 	})
 	if out, err := s.Exec(c.ctx, "nft", "list", "tables"); err != nil || strings.Contains(out, "inet muster") {
 		t.Errorf("tables of nft (%v):\n%s", err, out)

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -45,9 +46,19 @@ func TestSameHardware(t *testing.T) {
 		r.until("cp1", "three are in sight", func(s member.Status) bool { return s.Decree.Votes == 3 })
 		r.calm(5 * time.Second)
 		r.must(r.by["twin"].PowerLoss(r.ctx))
-		// It was told of an address where nobody is now; a restart looks anew.
-		_, err := r.by["w1"].Exec(r.ctx, "systemctl", "restart", "muster")
-		r.must(err)
+		// It was told of an address where nobody is now; a restart looks anew, and is
+		// told again until gossip has forgotten the copy.
+		r.until("cp1", "GO, with the vote of w1", func(s member.Status) bool {
+			if state := election.Phase(s.Decree.State); state == election.PhaseGo || state == election.PhaseSealed {
+				return true
+			}
+			own, err := r.by["w1"].Status(r.ctx)
+			if err == nil && strings.Contains(own.Waiting, r.by["twin"].Address.String()) {
+				_, err := r.by["w1"].Exec(r.ctx, "systemctl", "restart", "muster")
+				r.must(err)
+			}
+			return false
+		})
 		r.formed("cp1", "w1", "w2")
 	})
 	// With a disk of its own it is another life of the same hardware: no vote for

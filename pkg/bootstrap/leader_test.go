@@ -66,7 +66,7 @@ func TestLeaderDies(t *testing.T) {
 					leads := stage.gone
 					if back {
 						leads = stage.back
-						time.Sleep(time.Minute)
+						pass(time.Minute)
 						w.boot("cp1")
 					}
 					w.wantOneCluster(t, leads, back)
@@ -99,7 +99,7 @@ func (w *world) wantOneCluster(t *testing.T, leads string, back bool) {
 	}
 	if leads == "" {
 		before, _ := w.ledger()
-		time.Sleep(30 * time.Minute)
+		pass(30 * time.Minute)
 		after, joins := w.ledger()
 		if !slices.Equal(before, after) || len(joins) > 0 {
 			t.Errorf("without an operator %v initialised after %v, %v joined", after, before, joins)

@@ -51,7 +51,7 @@ func TestOrderWhileTheDiskIsFull(t *testing.T) {
 			Version: election.MessageVersion, Kind: election.Prepare, SpecID: "spec", Config: cfg.Hash(), Ballot: election.Ballot{Round: 1, Inst: "other"}}})
 		give("nothing was done")
 		full.Store(false)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		if f.read().Lowered {
 			t.Error("the order was carried out after all")
@@ -59,7 +59,7 @@ func TestOrderWhileTheDiskIsFull(t *testing.T) {
 		full.Store(true)
 		give("takes effect when it is")
 		full.Store(false)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		if !f.read().Lowered {
 			t.Error("the order that was taken is not carried out")

@@ -28,13 +28,13 @@ func deadLeader(t *testing.T, w *world) {
 			w.boot(s.name)
 		}
 	}
-	time.Sleep(time.Minute)
+	pass(time.Minute)
 	if st := w.named("cp1").agent().board.read(); st.Phase != member.Initialising || w.named("cp1").NodeCA() == "" {
 		t.Fatalf("cp1 is in phase %s", st.Phase)
 	}
 	w.powerOff("cp1")
 	w.named("cp1").initBlocks = nil
-	time.Sleep(time.Minute)
+	pass(time.Minute)
 }
 
 // TestSupersede: the holder of GO is gone for good between GO and sealed. Nobody
@@ -46,7 +46,7 @@ func TestSupersede(t *testing.T) {
 			w := newWorld(t, shape.controlPlanes, shape.workers)
 			defer w.shutdown()
 			deadLeader(t, w)
-			time.Sleep(30 * time.Minute)
+			pass(30 * time.Minute)
 			old := w.named("cp1")
 			for _, s := range w.servers {
 				if s == old {
@@ -62,7 +62,7 @@ func TestSupersede(t *testing.T) {
 			if err != nil || len(told) != 3 || !strings.HasPrefix(told[2], "DANGER: if cp1 still runs") {
 				t.Fatalf("%q, %v", told, err)
 			}
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			if inits, _ := w.ledger(); len(inits) != 0 || cp2.agent().fence.read().Epoch != 0 {
 				t.Fatal("a dry run was carried out")
 			}
@@ -95,7 +95,7 @@ func (w *world) oldLeaderComesBack(t *testing.T) {
 	t.Helper()
 	old := w.named("cp1")
 	w.boot("cp1")
-	time.Sleep(10 * time.Minute)
+	pass(10 * time.Minute)
 	st := old.agent().board.read()
 	if st.Phase != member.Stopped || !old.down.Load() || !old.directoryDown.Load() || !strings.Contains(st.Problem, "which was superseded by an operator's order: cp2 leads epoch 1") {
 		t.Errorf("the old leader is in phase %s, stopped its units: %v, says %q", st.Phase, old.down.Load(), st.Problem)
@@ -133,7 +133,7 @@ func TestSupersededWithoutANode(t *testing.T) {
 		}
 		// It was off before the others heard of GO, too: what they voted for comes to
 		// light when they can decide without it.
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		cp2, order := w.named("cp2"), election.Supersede{Dead: cp1.state.Hardware.HW}
 		w.says("cp2", member.Deciding, "cp1 leads epoch 0, has not decided GO and does not answer; power it on again, or wait: after 10m0s without it the others choose another, "+
 			"if they are enough: 3 of 3 votes needed, 2 here, missing: cp1 (here: cp2, cp3); ")
@@ -144,7 +144,7 @@ func TestSupersededWithoutANode(t *testing.T) {
 		if _, err := cp2.server.LowerQuorum(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Minute)
+		pass(20 * time.Minute)
 		for _, name := range []string{"cp2", "cp3"} {
 			w.says(name, member.Enrolling, "a certificate of the agent CA from cp1: cp1 was decided to build the first control plane and does not answer; ")
 			w.says(name, member.Enrolling, ": bootstrap supersede --epoch 0 --confirm-dead "+order.Dead)
@@ -174,7 +174,7 @@ func TestSupersedeSealed(t *testing.T) {
 		w.formed(time.Hour, "cp1", "w1", "w2")
 		w.powerOff("cp1")
 		w.boot("cp2")
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		cp2, order := w.named("cp2"), election.Supersede{Dead: w.named("cp1").state.Hardware.HW}
 		for lost, want := range map[string]string{
 			"":     "epoch 0 is sealed: its cluster exists",

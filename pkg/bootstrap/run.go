@@ -92,7 +92,7 @@ type Agent struct {
 	fence  *fence
 
 	reached milestone     // as the journal was last told; of the fence alone
-	voters  chan struct{} // holds one when more or fewer voters are here
+	compare chan struct{} // holds one when others vote or lead: time to look at the clocks again
 
 	surplus surplus // who asks here and waits for an approval
 
@@ -115,7 +115,7 @@ type Agent struct {
 
 // New prepares a run.
 func New(m Machine) *Agent {
-	return &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), voters: make(chan struct{}, 1)}
+	return &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), compare: make(chan struct{}, 1)}
 }
 
 // Run brings this server into its cluster and keeps it there until ctx ends. It

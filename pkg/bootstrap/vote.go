@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mustermetal/muster/pkg/agent"
-	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
@@ -153,7 +152,7 @@ func (a *Agent) watchFitness(ctx context.Context) error {
 			pause.Stop()
 			return nil
 		case <-prepared:
-		case <-a.voters: // the clock of one more may be what was missing
+		case <-a.compare: // the clock of one more may be what was missing, or this server leads
 		case <-pause.C:
 		}
 		pause.Stop()
@@ -184,16 +183,20 @@ func (a *Agent) clockProblem(ctx context.Context) string {
 	if err != nil {
 		a.Log.Debug("reading the clock's state", "error", err)
 	}
-	policy := a.Cluster.Spec.Time.Require
-	var offsets []time.Duration
-	if policy != cluster.TimeSync && !synced {
-		offsets = a.clockOffsets(ctx)
-	}
-	d := a.fence.read()
 	if a.clockAsked.IsZero() {
 		a.clockAsked = a.Now()
 	}
-	return plan.ClockProblem(policy, synced, a.Now().Sub(a.clockAsked), offsets, d.Quorum)
+	d := a.fence.read()
+	clock := plan.Clock{Synced: synced, Waited: a.Now().Sub(a.clockAsked)}
+	// Only the leader makes certificates: did every server ask every other, a fleet
+	// that starts at once would be busy with that.
+	if clock.NeedsPeers(a.Cluster.Spec.Time.Require) {
+		if d.Leader.Inst != a.self.Inst {
+			return "the clocks of the peers are compared when this server leads"
+		}
+		clock.Offsets = a.clockOffsets(ctx)
+	}
+	return clock.Problem(a.Cluster.Spec.Time.Require, d.Quorum)
 }
 
 // clockOffsets asks the servers in sight for their time and returns how far
@@ -254,9 +257,9 @@ func (a *Agent) logDecree(d election.Decree) {
 func (a *Agent) decreeChanged(d election.Decree) {
 	a.logDecree(d)
 	a.board.change(func(s *member.Status) {
-		if s.Decree.Votes != d.Votes {
+		if s.Decree.Votes != d.Votes || s.Decree.Leader != d.Leader.Inst {
 			select {
-			case a.voters <- struct{}{}:
+			case a.compare <- struct{}{}:
 			default: // one that is not taken yet says as much
 			}
 		}

@@ -57,8 +57,15 @@ func TestClockProblem(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := ClockProblem(tt.policy, tt.synced, tt.waited, tt.offsets, tt.quorum); got != tt.want {
+			clock := Clock{Synced: tt.synced, Waited: tt.waited, Offsets: tt.offsets}
+			if got := clock.Problem(tt.policy, tt.quorum); got != tt.want {
 				t.Errorf("got:  %s\nwant: %s", got, tt.want)
+			}
+			if !clock.NeedsPeers(tt.policy) {
+				clock.Offsets = nil
+				if got := clock.Problem(tt.policy, tt.quorum); got != tt.want {
+					t.Errorf("it does not need the peers' clocks, but without them it says: %s", got)
+				}
 			}
 		})
 	}
@@ -80,7 +87,7 @@ func TestClockMajority(t *testing.T) {
 		seed := rapid.Uint64().Draw(t, "order")
 		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(offsets), func(i, j int) { offsets[i], offsets[j] = offsets[j], offsets[i] })
 		before := append([]time.Duration(nil), offsets...)
-		if got := ClockProblem(cluster.TimePeers, false, 0, offsets, len(offsets)); got != "" {
+		if got := (Clock{Offsets: offsets}).Problem(cluster.TimePeers, len(offsets)); got != "" {
 			t.Fatalf("%d of %d clocks lie: %s", liars, n, got)
 		}
 		for i := range offsets {

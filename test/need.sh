@@ -23,7 +23,8 @@ openssl                   openssl                tests compare certificates with
 curl                      curl                   tests run the fetch script with it
 wget                      wget                   and with it
 systemd-analyze           systemd                tests verify the units
-cloud-init                cloud-init             tests check user-data against its schema
+cloud-init                cloud-init             tests check user-data against its schema, and run it
+shellcheck                shellcheck             tests check user-data that is a script
 unshare                   util-linux             tests run in namespaces of their own"
 e2e="$build
 ip                        iproute2               servers hang on network namespaces

@@ -7,18 +7,26 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/userdata"
 )
 
 var renderCommand = command{
-	name: "render", args: "[-f FILE] [--secret FILE] [--join --ca HASH] > user-data",
+	name: "render", args: "[-f FILE] [--secret FILE] [--format FORMAT] [--join --ca HASH] > user-data",
 	summary: "print the user-data that servers boot with",
-	help: `Prints #cloud-config user-data: the cluster file with the secret, the fetch script,
-and the units. Paste it into the provider's form or hand it to a command line; it is
-the same for every server, and the same in every run. It holds the secret: keep it
-where only you can read it.
+	help: `Prints user-data: the cluster file with the secret, the fetch script, and the units.
+Paste it into the provider's form or hand it to a command line; it is the same for
+every server, and the same in every run. It holds the secret: keep it where only you
+can read it.
+
+Formats; each leaves the same server behind:
+  cloud-config  for cloud-init
+  script        POSIX sh, where cloud-init lacks modules or something else runs scripts
+  mime          the cloud-config compressed, for small limits; also cloud-init
+  ignition      Ignition 3.4, for systems without cloud-init such as Fedora CoreOS
 
 With --join it is for servers that come to a cluster which has formed: they never
 vote, and believe in the cluster with that CA only. Servers that found the cluster
@@ -26,13 +34,15 @@ boot without it.
 
 Examples:
   userdata render > user-data
+  userdata render --format ignition --limit nocloud > config.ign
   userdata render --join --ca sha256:HEX > join-user-data   # bootstrap status -o json shows caHash
   userdata render -f - --secret /run/secrets/k8s-bgp < cluster.yaml > user-data
 `,
 	flags: func(set *flag.FlagSet) func(streams, []string) error {
 		file := fileFlag(set)
 		secret := set.String("secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
-		limit := set.Int("limit", userdata.Limit, "the largest size in `bytes` that the platform takes")
+		format := set.String("format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime or ignition")
+		limit := set.String("limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
 		join := set.Bool("join", false, "for servers that join a formed cluster; needs --ca")
 		ca := set.String("ca", "", "the `hash` of the cluster's CA, sha256: and 64 hex digits; with --join")
 		return func(s streams, names []string) error {
@@ -42,9 +52,29 @@ Examples:
 			if err := checkJoin(*join, *ca); err != nil {
 				return err
 			}
-			return render(s, *file, *secret, *ca, *limit)
+			o := userdata.Options{Format: userdata.Format(*format)}
+			if !slices.Contains(userdata.Formats, o.Format) {
+				return exitError{exitUsage, fmt.Errorf("--format %q: expected one of %v", *format, userdata.Formats)}
+			}
+			var err error
+			if o.Platform, err = limited(*limit); err != nil {
+				return err
+			}
+			return render(s, *file, *secret, *ca, o)
 		}
 	},
+}
+
+// limited is the platform that --limit means.
+func limited(limit string) (userdata.Platform, error) {
+	if n, err := strconv.Atoi(limit); err == nil && n > 0 {
+		return userdata.AtMost(n), nil
+	}
+	p, err := userdata.PlatformNamed(limit)
+	if err != nil {
+		return p, exitError{exitUsage, fmt.Errorf("--limit: expected a number of bytes, or a platform: %w", err)}
+	}
+	return p, nil
 }
 
 // checkJoin refuses a command line that asks for joining user-data by half.
@@ -74,7 +104,7 @@ func joining(c *cluster.Cluster, file, ca string) error {
 }
 
 // render prints user-data; ca is empty for what the file itself says.
-func render(s streams, file, secretFile, ca string, limit int) error {
+func render(s streams, file, secretFile, ca string, o userdata.Options) error {
 	c, problems, err := load(s, file)
 	if err != nil {
 		return err
@@ -93,7 +123,7 @@ func render(s streams, file, secretFile, ca string, limit int) error {
 	if c.Secret, err = readSecret(s, secretFile); err != nil {
 		return err
 	}
-	data, err := userdata.Render(c, userdata.Options{Limit: limit})
+	data, err := userdata.Render(c, o)
 	var size *userdata.SizeError
 	if errors.As(err, &size) {
 		return exitError{exitData, err}

@@ -2,7 +2,6 @@ package userdata
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"flag"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -58,9 +59,9 @@ func load(t testing.TB, file string) cluster.Cluster {
 	return c
 }
 
-func mustRender(t testing.TB, c cluster.Cluster) []byte {
+func mustRender(t testing.TB, c cluster.Cluster, f Format) []byte {
 	t.Helper()
-	data, err := Render(c, Options{})
+	data, err := Render(c, Options{Format: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,54 +69,84 @@ func mustRender(t testing.TB, c cluster.Cluster) []byte {
 }
 
 // TestGolden renders with units of its own: what is in the real ones is not this
-// package's business.
+// package's business. The other formats are compressed; their tests unpack them.
 func TestGolden(t *testing.T) {
 	unit := &fstest.MapFile{Data: []byte("# why\n[Unit]\nDescription=a unit\n")}
-	data, err := render(load(t, clusterFile), Options{}, fstest.MapFS{"muster-fetch.service": unit, "muster.service": unit})
+	contents, err := newContents(load(t, clusterFile), fstest.MapFS{"muster-fetch.service": unit, "muster.service": unit})
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden := filepath.Join("testdata", "user-data.golden")
-	if *update {
-		if err := os.WriteFile(golden, data, 0o644); err != nil {
+	for _, format := range []Format{CloudConfig, Script} {
+		data, err := contents.Render(Options{Format: format})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(data)); diff != "" {
-		t.Errorf("user-data (-want +got; read it, then go test ./pkg/userdata -update):\n%s", diff)
+		golden := filepath.Join("testdata", string(format)+".golden")
+		if *update {
+			if err := os.WriteFile(golden, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), string(data)); diff != "" {
+			t.Errorf("%s (-want +got; read it, then go test ./pkg/userdata -update):\n%s", format, diff)
+		}
 	}
 }
 
 func TestRender(t *testing.T) {
-	data := mustRender(t, load(t, clusterFile))
-	if again := mustRender(t, load(t, clusterFile)); !bytes.Equal(again, data) {
-		t.Error("two runs differ")
+	c := load(t, clusterFile)
+	hostile := load(t, strings.Replace(clusterFile, "v1.36.3", "v1.36.3\n    kubelet: {label: na\u00efve, note: 'image_url=x verbose_logging=1 image_repo=y image_tag=z image_uri=q cpr_url=r'}", 1))
+	for _, format := range Formats {
+		data := mustRender(t, c, format)
+		// The budget is the limit of every platform; the aim leaves room for the fields
+		// and units to come.
+		const aim = 8 << 10
+		if len(data) > aim {
+			t.Errorf("%s: %d bytes, aim %d", format, len(data), aim)
+		}
+		t.Logf("%s: %d bytes", format, len(data))
+		for _, data := range [][]byte{data, mustRender(t, hostile, format)} {
+			if i := bytes.IndexFunc(data, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\t' }); i >= 0 {
+				t.Errorf("%s: byte %d is not printable ASCII", format, i)
+			}
+			for _, word := range installerWords {
+				if bytes.Contains(data, []byte(word)) {
+					t.Errorf("%s has %s in it, which an installer acts upon", format, word)
+				}
+			}
+		}
 	}
-	if i := bytes.IndexFunc(data, func(r rune) bool { return r > '~' }); i >= 0 {
-		t.Errorf("byte %d is not ASCII", i)
+}
+
+// TestDeterministic renders at many times, in virtual time.
+func TestDeterministic(t *testing.T) {
+	c := load(t, clusterFile)
+	for _, format := range Formats {
+		first := mustRender(t, c, format)
+		synctest.Test(t, func(t *testing.T) {
+			for range 100 {
+				time.Sleep(100 * 24 * time.Hour)
+				if again := mustRender(t, load(t, clusterFile), format); !bytes.Equal(again, first) {
+					t.Fatalf("%s at %s differs from now's", format, time.Now())
+				}
+			}
+		})
 	}
-	// The budget is the limit of every platform; the aim leaves room for the fields
-	// and units to come.
-	const aim = 8 << 10
-	if len(data) > aim {
-		t.Errorf("%d bytes, aim %d", len(data), aim)
-	}
-	t.Logf("%d bytes", len(data))
 }
 
 // TestRenderLaysDown reads the user-data as cloud-init does.
 func TestRenderLaysDown(t *testing.T) {
 	c := load(t, clusterFile)
 	var doc struct {
-		ManageEtcHosts string `yaml:"manage_etc_hosts"`
-		Files          []file `yaml:"write_files"`
+		ManageEtcHosts string      `yaml:"manage_etc_hosts"`
+		Files          []writeFile `yaml:"write_files"`
 		Runcmd         [][]string
 	}
-	data := mustRender(t, c)
+	data := mustRender(t, c, CloudConfig)
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(&doc); err != nil {
@@ -188,7 +219,7 @@ func TestSchema(t *testing.T) {
 		}
 		return schema.Validate(doc)
 	}
-	data := mustRender(t, load(t, clusterFile))
+	data := mustRender(t, load(t, clusterFile), CloudConfig)
 	if err := validate(data); err != nil {
 		t.Error(err)
 	}
@@ -203,20 +234,34 @@ func TestParse(t *testing.T) {
 		"not ASCII": load(t, strings.Replace(clusterFile, "v1.36.3", "v1.36.3\n    kubelet: {label: naïve}", 1)),
 		"baked":     load(t, clusterFile[:strings.Index(clusterFile, "  agent:")]+clusterFile[strings.Index(clusterFile, "  kubernetes:"):]),
 	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := Parse(mustRender(t, c))
-			if err != nil {
-				t.Fatal(err)
-			}
-			a, _ := cluster.Marshal(c)
-			b, _ := cluster.Marshal(got)
-			if diff := cmp.Diff(string(a), string(b)); diff != "" {
-				t.Errorf("read back (-want +got):\n%s", diff)
-			}
-		})
+		for _, format := range Formats {
+			t.Run(name+" "+string(format), func(t *testing.T) {
+				got, err := Parse(mustRender(t, c, format))
+				if err != nil {
+					t.Fatal(err)
+				}
+				a, _ := cluster.Marshal(c)
+				b, _ := cluster.Marshal(got)
+				if diff := cmp.Diff(string(a), string(b)); diff != "" {
+					t.Errorf("read back (-want +got):\n%s", diff)
+				}
+			})
+		}
 	}
 	for data, want := range map[string]string{
-		"#!/bin/sh\n":                 "first line",
+		"#!/bin/bash\n":       "begins neither with #cloud-config",
+		"#!/bin/sh\nreboot\n": "writes no /etc/muster/cluster.yaml",
+		"#!/bin/sh\nput 0600 /etc/muster/cluster.yaml cat <<'END_OF_FILE'\nkind: Cluster\n":        "cut off",
+		"#!/bin/sh\nput 0600 /etc/muster/cluster.yaml tac <<'END_OF_FILE'\nEND_OF_FILE\n":          `made by "tac"`,
+		"#!/bin/sh\nput 0600 /etc/muster/cluster.yaml base64 -d <<'END_OF_FILE'\n*\nEND_OF_FILE\n": "illegal base64",
+		"{":  "unexpected end of JSON",
+		"{}": "writes no /etc/muster/cluster.yaml",
+		`{"storage": {"files": [{"path": "/etc/muster/cluster.yaml", "contents": {"source": "https://example.net/x"}}]}}`:                    "comes from",
+		`{"storage": {"files": [{"path": "/etc/muster/cluster.yaml", "contents": {"compression": "gzip", "source": "data:;base64,AAAA"}}]}}`: "reading user-data",
+		"MIME-Version: 1.0\nContent-Type: text/plain\n\n":                                                                                    "expected multipart/mixed",
+		"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\nhello\n--x--\n":                                              "no part of it is a cloud-config",
+		"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\n#cloud-config\n{}\n--x--\n":                                  "writes no /etc/muster/cluster.yaml",
+		"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: application/gzip\n\nplain\n--x--\n":              "reading multi-part",
 		"#cloud-config\nruncmd: []\n": "writes no /etc/muster/cluster.yaml",
 		"#cloud-config\n\t":           "reading user-data",
 		"#cloud-config\nwrite_files: [{path: /etc/muster/cluster.yaml, encoding: b64, content: '*'}]":  "illegal base64",
@@ -232,12 +277,15 @@ func TestParse(t *testing.T) {
 func TestRenderRefuses(t *testing.T) {
 	c := load(t, clusterFile)
 	var size *SizeError
-	if _, err := Render(c, Options{Limit: 4000}); !errors.As(err, &size) {
+	if _, err := Render(c, Options{Platform: AtMost(4000)}); !errors.As(err, &size) {
 		t.Fatalf("no *SizeError: %v", err)
 	}
-	want := "more than the 4000 that every platform takes; its biggest parts in bytes: "
+	want := "more than the 4000 that the limit given takes; its biggest parts in bytes: "
 	if got := size.Error(); !strings.Contains(got, want) || size.Size <= 4000 || len(size.Parts) != 5 {
 		t.Errorf("%s; %+v", got, size.Parts)
+	}
+	if _, err := Render(c, Options{Format: "butane"}); err == nil || !strings.Contains(err.Error(), `no format "butane"; there are cloud-config, script, mime, ignition`) {
+		t.Errorf("rendered as butane: %v", err)
 	}
 	c.Secret = ""
 	if _, err := Render(c, Options{}); err == nil || !strings.Contains(err.Error(), "no secret") {
@@ -246,8 +294,10 @@ func TestRenderRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(mustRender(f, load(f, clusterFile)))
-	f.Add([]byte(header + "write_files:\n- path: /etc/muster/cluster.yaml\n  content: x\n"))
+	for _, format := range Formats {
+		f.Add(mustRender(f, load(f, clusterFile), format))
+	}
+	f.Add([]byte(cloudConfigHeader + "write_files:\n- path: /etc/muster/cluster.yaml\n  content: x\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse(data)
 		if err == nil && c.Secret == "" {
@@ -256,29 +306,26 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestIsLiteral(t *testing.T) {
+func TestIsPlain(t *testing.T) {
 	for text, want := range map[string]bool{
 		"a\nb\n": true, "a\n\nb\n": true, "a": false, "": false, " a\n": false, "a\n\n": false, "é\n": false, "a\r\n": false, "\n": false,
+		"END_OF_FILE\n": false, "a\nEND_OF_FILE\nb\n": false, "END_OF_FILES\n": true, "url: http://x/?image_url=y\n": false,
 	} {
-		if got := isLiteral(text); got != want {
-			t.Errorf("isLiteral(%q) = %v", text, got)
+		if got := isPlain(text); got != want {
+			t.Errorf("isPlain(%q) = %v", text, got)
 		}
-		var doc struct {
-			Files []file `yaml:"write_files"`
-		}
-		var b strings.Builder
-		b.WriteString("write_files:\n")
-		file{Path: "/x", Permissions: "0644", Content: text}.write(&b)
-		if err := yaml.Unmarshal([]byte(b.String()), &doc); err != nil {
-			t.Fatalf("%q: %v\n%s", text, err, b.String())
-		}
-		content := doc.Files[0].Content
-		if doc.Files[0].Encoding == "b64" {
-			raw, _ := base64.StdEncoding.DecodeString(content)
-			content = string(raw)
-		}
-		if content != text {
-			t.Errorf("%q reads back as %q", text, content)
+		var yaml, shell strings.Builder
+		yaml.WriteString("write_files:\n")
+		f := File{"/x", 0o644, text}
+		f.writeYAML(&yaml)
+		f.writeShell(&shell)
+		for name, read := range map[string]func() (string, bool, error){
+			"yaml":  func() (string, bool, error) { return readCloudConfig(yaml.String(), "/x") },
+			"shell": func() (string, bool, error) { return readScript(shell.String(), "/x") },
+		} {
+			if content, found, err := read(); content != text || !found || err != nil {
+				t.Errorf("%s: %q reads back as %q, %v %v", name, text, content, found, err)
+			}
 		}
 	}
 }

@@ -128,11 +128,13 @@ func TestNetStatusAndPlan(t *testing.T) {
 	// No API server is here, so the Elastic IP should go.
 	mustDo(t, ours.Apply(t.Context(), order))
 	expect("all is there", "plan", "remove 198.51.100.92/32 on lo\n")
-	expect("all is there", "status", `ON LO, AND ROUTES                            WANTED  THERE
+	expect("all is there", "status", `ON LO, ROUTES, FIREWALL                      WANTED  THERE
 198.51.100.92/32                             no      yes
 169.254.255.1 via 10.99.14.8 src 10.99.14.9  yes     yes
 169.254.255.2 via 10.99.14.8 src 10.99.14.9  yes     yes
+table inet muster                            no      no
 differs: remove 198.51.100.92/32 on lo
+firewall: off: this server has no public address
 API server: the cluster CA is not there yet: stat /etc/kubernetes/pki/ca.crt: no such file or directory
 `, "--speaker", nobody)
 	mustDo(t, ours.RemoveAddress(t.Context(), netip.MustParsePrefix("198.51.100.92/32")))

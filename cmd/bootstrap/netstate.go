@@ -17,14 +17,15 @@ import (
 
 	"github.com/mustermetal/muster/pkg/announce"
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/firewall"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/plan"
 )
 
 const netStatusHelp = `bootstrap net status shows this server's part of the network: which Elastic IPs should be
-on lo and which routes to the top-of-rack routers in the table, what is there, what
-differs, and how each BGP session is and since when.
+on lo, which routes to the top-of-rack routers in the table, and whether there should be a
+firewall; what is there, what differs, and how each BGP session is and since when.
 
 What should be there follows from the cluster file, the stored metadata and whether this
 server's API server is ready now. It needs no agent.
@@ -40,7 +41,7 @@ cannot be read, 69 there are none yet, 77 not root, 78 the cluster file is wrong
 `
 
 const netPlanHelp = `bootstrap net plan says what the agent would write now: which addresses on lo and which
-routes it would add, correct or remove. It writes nothing.
+routes it would add, correct or remove, and whether the firewall. It writes nothing.
 
 Usage: bootstrap net plan [-o table|json]
 
@@ -70,11 +71,18 @@ type netReport struct {
 type netDesired struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	Routes    []netRoute     `json:"routes"`
+	Firewall  netFirewall    `json:"firewall"`
 }
 
 type netPresent struct {
 	Addresses []netAddress `json:"addresses"`
 	Routes    []netRoute   `json:"routes"`
+	Firewall  bool         `json:"firewall"`
+}
+
+type netFirewall struct {
+	On  bool   `json:"on"`
+	Why string `json:"why,omitempty"` // it is off, where the cluster file does not say so
 }
 
 type netAddress struct {
@@ -101,7 +109,7 @@ type netHealth struct {
 
 // netView is what the commands look at.
 type netView struct {
-	config, device, state, speaker, output string
+	config, device, state, firewall, speaker, output string
 }
 
 func (v *netView) flags(name, help string, stdout io.Writer) flagSet {
@@ -110,6 +118,7 @@ func (v *netView) flags(name, help string, stdout io.Writer) flagSet {
 	flags.StringVar(&v.config, "config", layout.ClusterFile, "the cluster `file` of this server")
 	flags.StringVar(&v.device, "device", layout.Device, "the `file` with this server's metadata, as the agent stores it")
 	flags.StringVar(&v.state, "state", layout.NetworkState, "the `file` that lists our IPv6 addresses")
+	flags.StringVar(&v.firewall, "firewall", layout.FirewallState, "the `file` that tells how the firewall's table looked when it was right")
 	return flags
 }
 
@@ -205,6 +214,9 @@ func (v *netView) look(ctx context.Context, stderr io.Writer) (report netReport,
 		return report, false, err
 	}
 	report.fill(want, found)
+	guard := plan.FirewallFor(c.Spec, d)
+	guarded, right, err := firewall.New(v.firewall, quietLog(stderr)).Look(ctx, guard)
+	report.fillFirewall(guard, guarded, right, err)
 	return report, builtin, nil
 }
 
@@ -246,11 +258,30 @@ func (r *netReport) fill(want plan.Network, found network.Report) {
 	}
 }
 
+// fillFirewall adds the one table of nftables. That it cannot be looked at hinders
+// the agent in the same way.
+func (r *netReport) fillFirewall(want plan.Firewall, there, right bool, problem error) {
+	r.Desired.Firewall, r.Present.Firewall = netFirewall{want.On, want.Why}, there
+	do := network.Correct
+	switch {
+	case problem != nil:
+		r.Changes = append(r.Changes, netChange{network.Blocked, "firewall: " + problem.Error()})
+		return
+	case right:
+		return
+	case !want.On:
+		do = network.Remove
+	case !there:
+		do = network.Add
+	}
+	r.Changes = append(r.Changes, netChange{do, fmt.Sprintf("%s the firewall, the table inet %s of nftables", do, plan.FirewallTable)})
+}
+
 // write prints a table of what should be there or is, one of the sessions, and a
 // line for what a person should read.
 func (r *netReport) write(w io.Writer, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ON LO, AND ROUTES\tWANTED\tTHERE")
+	fmt.Fprintln(table, "ON LO, ROUTES, FIREWALL\tWANTED\tTHERE")
 	for _, line := range r.lines() {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", line.what, yes(line.wanted), line.there)
 	}
@@ -269,6 +300,9 @@ func (r *netReport) write(w io.Writer, now time.Time) error {
 	}
 	for _, c := range r.Changes {
 		fmt.Fprintf(w, "differs: %s\n", c.Text)
+	}
+	if why := r.Desired.Firewall.Why; why != "" {
+		fmt.Fprintf(w, "firewall: off: %s\n", why)
 	}
 	if r.APIServer != nil && r.APIServer.Text != "" {
 		fmt.Fprintf(w, "API server: %s\n", oneLine(r.APIServer.Text))
@@ -316,7 +350,7 @@ func (r *netReport) lines() []netLine {
 	for _, h := range r.Present.Routes {
 		note(h.String(), false, there(*h.Ours))
 	}
-	return out
+	return append(out, netLine{"table inet " + plan.FirewallTable, r.Desired.Firewall.On, yes(r.Present.Firewall)})
 }
 
 func (r netRoute) String() string {

@@ -43,6 +43,7 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	desired *plan.Firewall // nil until the first Set: nothing is removed on no order
+	order   string         // digest of what Set was given, before names were looked up
 }
 
 // New returns a keeper of this network namespace. stateFile remembers how the table
@@ -55,12 +56,29 @@ func New(stateFile string, log *slog.Logger) *Keeper {
 // Set takes f as the new order and leaves it to Run to carry it out.
 func (k *Keeper) Set(f plan.Firewall) {
 	k.mu.Lock()
-	k.desired = &f
+	k.desired, k.order = &f, digest(f.Script())
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
 	default: // Run is about to look anyway
 	}
+}
+
+// Look says whether the table is there, and whether it is as an agent's last pass left
+// it after the order f. It writes nothing.
+func (k *Keeper) Look(ctx context.Context, f plan.Firewall) (there, right bool, err error) {
+	have, err := k.filter.List(ctx)
+	if errors.Is(err, errNoProgram) && !f.On {
+		return false, true, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	if !f.On || have == "" {
+		return have != "", f.On == (have != ""), nil
+	}
+	m := k.recall()
+	return true, m.Order == digest(f.Script()) && m.Listing == digest(have), nil
 }
 
 // Present says whether the table is there, whatever is in it.
@@ -92,7 +110,7 @@ func remove(ctx context.Context, filter packetFilter) (bool, error) {
 // pass compares and writes, once.
 func (k *Keeper) pass(ctx context.Context) (member.FirewallStatus, error) {
 	k.mu.Lock()
-	f := k.desired
+	f, order := k.desired, k.order
 	k.mu.Unlock()
 	if f == nil {
 		return member.FirewallStatus{}, nil
@@ -110,7 +128,7 @@ func (k *Keeper) pass(ctx context.Context) (member.FirewallStatus, error) {
 	if f.MetadataName != "" {
 		f = k.resolve(ctx, f)
 	}
-	if err := k.ensure(ctx, f.Script()); err != nil {
+	if err := k.ensure(ctx, order, f.Script()); err != nil {
 		return failed(err), err
 	}
 	return member.FirewallStatus{State: member.FirewallOn}, nil
@@ -151,12 +169,14 @@ func failed(err error) member.FirewallStatus {
 // ensure loads the script, unless the table is as it was when this script had been
 // loaded. nft prints a table in other words than it reads it, so what is compared
 // is how it printed it then.
-func (k *Keeper) ensure(ctx context.Context, script string) error {
+func (k *Keeper) ensure(ctx context.Context, order, script string) error {
+	right := memory{Version: memoryVersion, Order: order, Script: digest(script)}
 	have, err := k.filter.List(ctx)
 	if err != nil {
 		return err
 	}
-	if have != "" && k.recall() == (memory{Version: memoryVersion, Script: digest(script), Listing: digest(have)}) {
+	right.Listing = digest(have)
+	if have != "" && k.recall() == right {
 		return nil
 	}
 	if err := k.filter.Load(ctx, script); err != nil {
@@ -167,17 +187,19 @@ func (k *Keeper) ensure(ctx context.Context, script string) error {
 	if err != nil {
 		return err
 	}
-	return k.remember(memory{Version: memoryVersion, Script: digest(script), Listing: digest(have)})
+	right.Listing = digest(have)
+	return k.remember(right)
 }
 
 // memory is the content of the state file.
 type memory struct {
 	Version int    `json:"version"`
+	Order   string `json:"order"`   // sha256 of what the plan says, before names were looked up
 	Script  string `json:"script"`  // sha256 of what nft was given
 	Listing string `json:"listing"` // sha256 of what it printed then
 }
 
-const memoryVersion = 1
+const memoryVersion = 2
 
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
@@ -189,7 +211,7 @@ func digest(text string) string {
 func (k *Keeper) recall() memory {
 	var m memory
 	b, err := os.ReadFile(k.file)
-	if err != nil || json.Unmarshal(b, &m) != nil {
+	if err != nil || json.Unmarshal(b, &m) != nil || m.Version != memoryVersion {
 		return memory{}
 	}
 	return m

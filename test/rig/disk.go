@@ -54,7 +54,7 @@ func (s *Server) mountDisk(ctx context.Context) error {
 	if err := machine.MountOverlay(lower, s.path("up"), s.path("work"), s.path("root")); err != nil {
 		return err
 	}
-	return s.seed()
+	return s.seed(ctx)
 }
 
 // mountState makes the ext4 at the first boot.

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/mustermetal/muster/test/ignition"
 	"github.com/mustermetal/muster/test/rig/machine"
 )
 
@@ -51,11 +53,13 @@ func (r *Rig) writeLayer() error {
 }
 
 // seed writes at the first boot what makes this server this one, into the mounted
-// root: the name, cloud-init's seed, and the CNI. Later boots find it there.
-func (s *Server) seed() error {
+// root: the name, the CNI, and cloud-init's seed. Later boots find it there. Where
+// user-data is for Ignition, what Ignition does takes the seed's place, and
+// cloud-init finds nothing to do.
+func (s *Server) seed(ctx context.Context) error {
 	root := s.path("root")
-	const noCloud = "/var/lib/cloud/seed/nocloud"
-	if _, err := os.Stat(filepath.Join(root, noCloud)); err == nil {
+	const noCloud, cniConfig = "/var/lib/cloud/seed/nocloud", "/etc/cni/net.d/10-rig.conflist"
+	if _, err := os.Stat(filepath.Join(root, cniConfig)); err == nil {
 		return nil
 	}
 	userData, err := os.ReadFile(s.path("user-data"))
@@ -66,18 +70,24 @@ func (s *Server) seed() error {
 	if err != nil {
 		return err
 	}
-	files := []struct {
+	type file struct {
 		path    string
 		content []byte
 		mode    os.FileMode
-	}{
-		{"/etc/hostname", []byte(s.Name + "\n"), 0o644},
-		{"/etc/cni/net.d/10-rig.conflist", cni, 0o644},
-		// Addresses and routes are there before PID 1 is.
-		{noCloud + "/network-config", []byte("config: disabled\n"), 0o644},
-		{noCloud + "/user-data", userData, 0o600},
-		{noCloud + "/meta-data", fmt.Appendf(nil, "instance-id: %s\nlocal-hostname: %s\n", s.ID, s.Name), 0o644},
 	}
+	files := []file{{"/etc/hostname", []byte(s.Name + "\n"), 0o644}}
+	if ignition.Is(userData) {
+		if err := ignition.Apply(ctx, root, userData); err != nil {
+			return fmt.Errorf("seeding by Ignition: %w", err)
+		}
+	} else {
+		files = append(files,
+			// Addresses and routes are there before PID 1 is.
+			file{noCloud + "/network-config", []byte("config: disabled\n"), 0o644},
+			file{noCloud + "/user-data", userData, 0o600},
+			file{noCloud + "/meta-data", fmt.Appendf(nil, "instance-id: %s\nlocal-hostname: %s\n", s.ID, s.Name), 0o644})
+	}
+	files = append(files, file{cniConfig, cni, 0o644}) // last: it says that all is there
 	for _, f := range files {
 		if err := machine.WriteFile(filepath.Join(root, f.path), f.content, f.mode); err != nil {
 			return err

@@ -1,0 +1,226 @@
+// Package formats holds that every format of user-data leaves the same server
+// behind: real cloud-init and what Ignition does are let loose on empty layers.
+package formats
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/userdata"
+	"github.com/mustermetal/muster/test/ignition"
+)
+
+const clusterFile = `apiVersion: muster/v1alpha1
+kind: Cluster
+metadata: {name: k8s-bgp}
+spec:
+  id: 5b0c6d1f9e2a47b88c3d4e5f60718293
+  platform: packet
+  metadata: {url: "http://169.254.169.254"}
+  servers: {expect: 5, controlPlanes: 3}
+  discovery: [{static: [10.99.14.9, 10.99.14.11]}]
+  agent:
+    urls: ["http://mirror.example.net/bootstrap_linux_ARCH?image_url=x"]
+    sha256: {amd64: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}
+  kubernetes: {version: v1.36.3, endpoint: "147.75.194.92:6443", kubelet: {note: NOTE}}
+  network: {elasticIPs: [{address: 147.75.194.92/32, on: control-planes}]}
+`
+
+// entry is what a format left at a path.
+type entry struct {
+	Mode     fs.FileMode
+	UID, GID int
+	Content  string // or where a link leads
+}
+
+func contents(t *testing.T, note string) userdata.Contents {
+	t.Helper()
+	c, problems := cluster.Parse("cluster.yaml", []byte(strings.Replace(clusterFile, "NOTE", note, 1)))
+	if err := cluster.Err(problems); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if c.Secret, err = cluster.NewSecret(bytes.NewReader(make([]byte, 32))); err != nil {
+		t.Fatal(err)
+	}
+	out, err := userdata.NewContents(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// expected is the tree that the contents stand for.
+func expected(c userdata.Contents) map[string]entry {
+	out := map[string]entry{}
+	for _, f := range c.Files {
+		out[f.Path] = entry{Mode: f.Mode, Content: f.Content}
+	}
+	for _, unit := range c.Enable {
+		out["/etc/systemd/system/multi-user.target.wants/"+unit] = entry{Mode: fs.ModeSymlink | 0o777, Content: "/etc/systemd/system/" + unit}
+	}
+	return out
+}
+
+func TestFormatsLeaveTheSame(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: layers are mounted")
+	}
+	if _, err := exec.LookPath("cloud-init"); err != nil {
+		t.Skip("cloud-init is not installed; test/need.sh test installs it")
+	}
+	for name, note := range map[string]string{"plain": "as it stands", "strange": `"na\u00efve\n\tEND_OF_FILE 'quoted' \\ $(reboot) image_repo=x"`} {
+		t.Run(name, func(t *testing.T) {
+			c := contents(t, note)
+			want := expected(c)
+			for _, format := range userdata.Formats {
+				t.Run(string(format), func(t *testing.T) {
+					data, err := c.Render(userdata.Options{Format: format})
+					if err != nil {
+						t.Fatal(err)
+					}
+					var layer map[string]entry
+					if format == userdata.Ignition {
+						layer = ignite(t, data)
+					} else {
+						layer = cloudInit(t, data)
+						if hosts := layer["/etc/hosts"].Content; !strings.Contains(hosts, "127.0.1.1") || !strings.Contains(hosts, "cp1\n") {
+							t.Errorf("/etc/hosts lacks the server's name:\n%s", hosts)
+						}
+					}
+					if diff := cmp.Diff(want, ours(layer)); diff != "" {
+						t.Errorf("left behind (-want +got):\n%s", diff)
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestScriptTwice runs a script after cloud-init ran it: nothing changes.
+func TestScriptTwice(t *testing.T) {
+	if _, err := exec.LookPath("cloud-init"); err != nil || os.Getuid() != 0 {
+		t.Skip("not root, or cloud-init is not installed")
+	}
+	c := contents(t, "as it stands")
+	data, err := c.Render(userdata.Options{Format: userdata.Script})
+	if err != nil {
+		t.Fatal(err)
+	}
+	once, twice := cloudInit(t, data), cloudInit(t, data, "again")
+	if diff := cmp.Diff(ours(once), ours(twice)); diff != "" {
+		t.Errorf("the second run changed (-once +twice):\n%s", diff)
+	}
+	if diff := cmp.Diff(once["/etc/hosts"], twice["/etc/hosts"]); diff != "" {
+		t.Errorf("the second run changed /etc/hosts (-once +twice):\n%s", diff)
+	}
+}
+
+// ours leaves out what the carriers write for themselves: the logs and memory of
+// cloud-init, the configuration that made it run here, and the names.
+func ours(layer map[string]entry) map[string]entry {
+	out := map[string]entry{}
+	for path, e := range layer {
+		theirs := path == "/etc/hosts" || path == "/etc/hostname" || path == "/etc/systemd/system-preset/20-ignition.preset"
+		for _, dir := range []string{"/var/lib/cloud/", "/var/log/cloud-init", "/etc/cloud/"} {
+			theirs = theirs || strings.HasPrefix(path, dir)
+		}
+		if !theirs {
+			out[path] = e
+		}
+	}
+	return out
+}
+
+// cloudInit returns the files and links that cloud-init left.
+func cloudInit(t *testing.T, userData []byte, args ...string) map[string]entry {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "--uts", "sh", "apply.sh", t.TempDir()}, args...)...)
+	cmd.Stdin = bytes.NewReader(userData)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	layer, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+	for line := range strings.Lines(said.String()) {
+		if strings.Contains(line, "WARNING") || strings.Contains(line, "Traceback") {
+			t.Errorf("cloud-init said: %s", line)
+		}
+	}
+	out := map[string]entry{}
+	for r := tar.NewReader(bytes.NewReader(layer)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return out
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			if h.Mode&0o7777 != 0o755 && strings.HasPrefix(h.Name, "./etc/muster") {
+				t.Errorf("%s has mode %o", h.Name, h.Mode)
+			}
+			continue
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[strings.TrimPrefix(h.Name, ".")] = entry{h.FileInfo().Mode(), h.Uid, h.Gid, string(content) + h.Linkname}
+	}
+}
+
+// ignite returns the files and links that Ignition leaves.
+func ignite(t *testing.T, userData []byte) map[string]entry {
+	t.Helper()
+	root := t.TempDir()
+	if err := ignition.Apply(t.Context(), root, userData); err != nil {
+		t.Fatal(err)
+	}
+	return tree(t, root)
+}
+
+// tree returns the files and links below root.
+func tree(t *testing.T, root string) map[string]entry {
+	t.Helper()
+	out := map[string]entry{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return fmt.Errorf("%s: who owns it is not known", path)
+		}
+		e := entry{Mode: info.Mode(), UID: int(stat.Uid), GID: int(stat.Gid)}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			e.Content, err = os.Readlink(path)
+		} else {
+			var data []byte
+			data, err = os.ReadFile(path)
+			e.Content = string(data)
+		}
+		out[strings.TrimPrefix(path, root)] = e
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}

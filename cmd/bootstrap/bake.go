@@ -13,13 +13,15 @@ import (
 
 const bakeHelp = `bootstrap bake lays itself, its units and the Kubernetes artefacts into the root
 file system of a server image, and checks that no identity is left in it.
-It enables nothing and writes nothing secret: that comes with user-data.
+It enables nothing and writes nothing secret: that comes with user-data. With
+--user-data it is baked in: the image then is one cluster's, and holds its secret.
 
-Usage: bootstrap bake --root DIR [--artifacts DIR] [--agent FILE] [--clean] [--force]
+Usage: bootstrap bake --root DIR [--artifacts DIR] [--user-data DIR] [--agent FILE] [--clean] [--force]
 
 Examples:
   bootstrap bake --root /mnt/image --artifacts ./artifacts
   bootstrap bake --root /mnt/image --clean     # and remove what a first boot makes anew
+  userdata render --format dir --output-dir tree && bootstrap bake --root /mnt/image --user-data tree
 
 The directory of artefacts holds kubeadm, kubelet, kubectl, containerd, ctr,
 containerd-shim-runc-v2, optionally crictl and runc, and the CNI plugins in cni/.
@@ -35,6 +37,7 @@ func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	o := bake.Options{Units: units.FS}
 	flags.StringVar(&o.Root, "root", "", "`directory` that holds the root file system of the image")
 	flags.StringVar(&o.Artifacts, "artifacts", "", "`directory` with kubeadm, kubelet, kubectl, containerd, ... and cni/")
+	flags.StringVar(&o.UserData, "user-data", "", "`directory` that userdata render --format dir made, to lay in and enable")
 	flags.StringVar(&o.Agent, "agent", "", "the bootstrap `binary` to lay in (default: this one)")
 	flags.BoolVar(&o.Clean, "clean", false, "remove the identity that a server makes anew at its first boot")
 	flags.BoolVar(&o.Force, "force", false, "bake although identity is left")

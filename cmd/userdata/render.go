@@ -11,11 +11,12 @@ import (
 	"strconv"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/userdata"
 )
 
 var renderCommand = command{
-	name: "render", args: "[-f FILE] [--secret FILE] [--format FORMAT] [--join --ca HASH] > user-data",
+	name: "render", args: "[-f FILE] [--secret FILE] [--format FORMAT] [--join --ca HASH] [...] > user-data",
 	summary: "print the user-data that servers boot with",
 	help: `Prints user-data: the cluster file with the secret, the fetch script, and the units.
 Paste it into the provider's form or hand it to a command line; it is the same for
@@ -27,6 +28,13 @@ Formats; each leaves the same server behind:
   script        POSIX sh, where cloud-init lacks modules or something else runs scripts
   mime          the cloud-config compressed, for small limits; also cloud-init
   ignition      Ignition 3.4, for systems without cloud-init such as Fedora CoreOS
+  dir           the files themselves, for an image: bootstrap bake --user-data DIR
+
+User-data may also be made for one role (--role), for one server (--server), or for
+each server of a list (--per-server), which goes to files in --output-dir or, as one
+JSON object a line, to standard output. All of these vote together. They differ in
+nothing but who may become a control plane, and in that with platform static each
+server gets its own description only.
 
 With --join it is for servers that come to a cluster which has formed: they never
 vote, and believe in the cluster with that CA only. Servers that found the cluster
@@ -35,34 +43,72 @@ boot without it.
 Examples:
   userdata render > user-data
   userdata render --format ignition --limit nocloud > config.ign
+  userdata render --per-server servers.txt --output-dir out
+  userdata render --per-server servers.txt | jq -r 'select(.server == "cp1").userData'
   userdata render --join --ca sha256:HEX > join-user-data   # bootstrap status -o json shows caHash
   userdata render -f - --secret /run/secrets/k8s-bgp < cluster.yaml > user-data
 `,
 	flags: func(set *flag.FlagSet) func(streams, []string) error {
+		var r renderFlags
 		file := fileFlag(set)
-		secret := set.String("secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
-		format := set.String("format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime or ignition")
-		limit := set.String("limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
-		join := set.Bool("join", false, "for servers that join a formed cluster; needs --ca")
-		ca := set.String("ca", "", "the `hash` of the cluster's CA, sha256: and 64 hex digits; with --join")
+		set.StringVar(&r.secret, "secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
+		set.StringVar(&r.format, "format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime, ignition or dir")
+		set.StringVar(&r.limit, "limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
+		set.BoolVar(&r.join, "join", false, "for servers that join a formed cluster; needs --ca")
+		set.StringVar(&r.ca, "ca", "", "the `hash` of the cluster's CA, sha256: and 64 hex digits; with --join")
+		set.StringVar(&r.role, "role", "", "for servers that may, or may not, become control planes: `ROLE` control-plane or worker")
+		set.StringVar(&r.server, "server", "", "for the server with this `hostname` alone")
+		set.StringVar(&r.list, "per-server", "", "for each server of a `file`, a line each: HOSTNAME [ROLE]; spec: for each in spec.static")
+		set.StringVar(&r.dir, "output-dir", "", "the `directory` to write to, one file for each server")
 		return func(s streams, names []string) error {
 			if err := noNames(names); err != nil {
 				return err
 			}
-			if err := checkJoin(*join, *ca); err != nil {
+			r.file = *file
+			if err := r.check(); err != nil {
 				return err
 			}
-			o := userdata.Options{Format: userdata.Format(*format)}
-			if !slices.Contains(userdata.Formats, o.Format) {
-				return exitError{exitUsage, fmt.Errorf("--format %q: expected one of %v", *format, userdata.Formats)}
-			}
-			var err error
-			if o.Platform, err = limited(*limit); err != nil {
-				return err
-			}
-			return render(s, *file, *secret, *ca, o)
+			return render(s, r)
 		}
 	},
+}
+
+// renderFlags are the flags of render as they were given.
+type renderFlags struct {
+	file, secret, format, limit string
+	join                        bool
+	ca                          string
+	role, server, list, dir     string
+	options                     userdata.Options
+}
+
+// check refuses a command line that contradicts itself.
+func (r *renderFlags) check() error {
+	if err := checkJoin(r.join, r.ca); err != nil {
+		return err
+	}
+	wrong := func(format string, args ...any) error { return exitError{exitUsage, fmt.Errorf(format, args...)} }
+	formats := append(slices.Clone(userdata.Formats), userdata.Tree)
+	r.options.Format = userdata.Format(r.format)
+	switch tree := r.options.Format == userdata.Tree; {
+	case !slices.Contains(formats, r.options.Format):
+		return wrong("--format %q: expected one of %v", r.format, formats)
+	case tree && r.dir == "":
+		return wrong("--format dir needs --output-dir, the directory to make the tree in")
+	case tree && r.list != "":
+		return wrong("--format dir makes one tree; name the one server with --server, or leave out --per-server")
+	case !tree && r.dir != "" && r.list == "":
+		return wrong("--output-dir takes a file for each server of --per-server, or the tree of --format dir; one user-data goes to standard output")
+	case r.list != "" && (r.server != "" || r.role != ""):
+		return wrong("--per-server names the servers and their roles; leave out --server and --role")
+	case r.role != "" && !isRole(member.Role(r.role)):
+		return wrong("--role %q: expected control-plane or worker", r.role)
+	case r.server != "" && !hostname.MatchString(r.server):
+		return wrong("--server %q is no hostname: letters, digits, hyphens and dots", r.server)
+	}
+	var err error
+	r.options.Platform, err = limited(r.limit)
+	return err
 }
 
 // limited is the platform that --limit means.
@@ -103,35 +149,47 @@ func joining(c *cluster.Cluster, file, ca string) error {
 	return nil
 }
 
-// render prints user-data; ca is empty for what the file itself says.
-func render(s streams, file, secretFile, ca string, o userdata.Options) error {
-	c, problems, err := load(s, file)
+// render writes user-data where the flags say.
+func render(s streams, r renderFlags) error {
+	c, problems, err := load(s, r.file)
 	if err != nil {
 		return err
 	}
 	if show(s.err, problems) > 0 {
 		return errReported
 	}
-	if ca != "" {
-		if err := joining(&c, file, ca); err != nil {
+	if r.ca != "" {
+		if err := joining(&c, r.file, r.ca); err != nil {
 			return err
 		}
 	}
-	if secretFile == "" {
-		secretFile = filepath.Join(filepath.Dir(file), c.Metadata.Name+".secret")
+	if r.secret == "" {
+		r.secret = filepath.Join(filepath.Dir(r.file), c.Metadata.Name+".secret")
 	}
-	if c.Secret, err = readSecret(s, secretFile); err != nil {
+	if c.Secret, err = readSecret(s, r.secret); err != nil {
 		return err
 	}
-	data, err := userdata.Render(c, o)
-	var size *userdata.SizeError
-	if errors.As(err, &size) {
-		return exitError{exitData, err}
-	} else if err != nil {
+	one := userdata.Server{Name: r.server, Role: member.Role(r.role)}
+	if r.list == "" {
+		if r.options.Format == userdata.Tree {
+			return writeTree(r.dir, c, one)
+		}
+		data, err := renderOne(c, one, r.options)
+		if err != nil {
+			return err
+		}
+		_, err = s.out.Write(data)
 		return err
 	}
-	_, err = s.out.Write(data)
-	return err
+	servers, err := readServers(s, r.list, c)
+	if err != nil {
+		return err
+	}
+	noteServers(s.err, servers, c.Spec)
+	if r.dir != "" {
+		return writeFiles(r.dir, c, servers, r.options)
+	}
+	return writeLines(s.out, c, servers, r.options)
 }
 
 // readSecret reads the secret file and warns when others can read it too.

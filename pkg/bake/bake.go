@@ -3,7 +3,8 @@
 // it: two servers that boot from one image must be two servers.
 //
 // It writes nothing secret and enables nothing: what a server shall do comes
-// with its user-data. Floor 2.
+// with its user-data. Only when the user-data of a cluster is baked in too does the
+// image belong to that cluster, with its secret. Floor 2.
 package bake
 
 import (
@@ -26,6 +27,7 @@ type Options struct {
 	Agent     string // the bootstrap binary; empty lays none
 	Units     fs.FS  // unit files (*.service) at its root; nil lays none
 	Artifacts string // directory with kubeadm, kubelet, ..., cni/; empty lays none
+	UserData  string // directory that userdata render --format dir made; empty lays none
 	Clean     bool   // remove the identity that a server makes anew by itself
 	Force     bool   // bake although identity is left
 }
@@ -84,6 +86,9 @@ func Bake(ctx context.Context, o Options) (Report, error) {
 		return r, err
 	}
 	if err := l.units(o.Units); err != nil {
+		return r, err
+	}
+	if err := l.userData(o.UserData); err != nil {
 		return r, err
 	}
 	return r, l.artifacts(o.Artifacts)

@@ -177,6 +177,9 @@ type Eligible struct {
 	List []string `yaml:"list,omitempty"`
 	// All says that every server may; so does an empty eligible.
 	All bool `yaml:"all,omitempty"`
+	// None says that this server may not. Only user-data of one server says so:
+	// `userdata render --role worker` writes it.
+	None bool `yaml:"none,omitempty"`
 }
 
 // Quorum rules.

@@ -116,9 +116,24 @@ func encodeMap(v reflect.Value) (*yaml.Node, error) {
 
 // word writes one scalar, quoted where YAML would take it for something else.
 func word(x any) (*yaml.Node, error) {
+	// An encoder of its own for each word would be most of the time that rendering takes.
+	if text, ok := x.(string); ok && isBare(text) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}, nil
+	}
 	n := &yaml.Node{}
 	if err := n.Encode(x); err != nil {
 		return nil, err
 	}
 	return n, nil
+}
+
+// isBare says that the encoder needs no help with the word: it quotes numbers and
+// what is true or null by itself, and there is nothing else in it.
+func isBare(text string) bool {
+	switch strings.ToLower(text) {
+	case "", "y", "n", "yes", "no", "on", "off":
+		return false
+	}
+	plain := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' }
+	return plain(rune(text[0])) && !strings.ContainsFunc(text, func(r rune) bool { return !plain(r) && !strings.ContainsRune("-./", r) })
 }

@@ -160,6 +160,9 @@ func TestProblems(t *testing.T) {
 			"11:15: spec.servers.eligible: says hostname and tag, which may contradict each other (keep one of them)",
 			`11:35: spec.servers.eligible.hostname: "[" is not a pattern (such as cp-* or node-[1-3])`,
 		}},
+		{"eligible none", good, "    controlPlanes: 3", "    controlPlanes: 3\n    eligible: {none: true}", []string{
+			"11:22: spec.servers.eligible.none: no server may become a control plane, and no cluster would form (remove it; `userdata render --role worker` writes it for servers that shall be workers)",
+		}},
 		{"eligible too few", good, "    controlPlanes: 3", "    controlPlanes: 3\n    eligible: {list: [a, a]}", []string{
 			"11:22: spec.servers.eligible.list: names 2 servers, but controlPlanes is 3 (name more servers, or lower controlPlanes)",
 			`11:26: spec.servers.eligible.list[1]: "a" is listed twice, first as element 0 (remove it)`,

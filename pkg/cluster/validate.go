@@ -26,7 +26,7 @@ func (v *validator) validate(server bool) {
 	}
 	v.secret(server)
 	v.servers()
-	v.eligible()
+	v.eligible(server)
 	v.electors()
 	v.join()
 	v.source()
@@ -42,7 +42,7 @@ func (v *validator) validate(server bool) {
 	v.ranges()
 	v.ports()
 	if v.Spec.Platform == PlatformStatic {
-		v.static()
+		v.static(server)
 	} else if len(v.Spec.Static) > 0 && v.Spec.Platform != "" {
 		v.errorf("spec.static", "write platform: static, or remove the list", "is read by platform static only, this one is %s", v.Spec.Platform)
 	}
@@ -91,11 +91,11 @@ func (v *validator) servers() {
 	}
 }
 
-func (v *validator) eligible() {
+func (v *validator) eligible(server bool) {
 	const at = "spec.servers.eligible"
 	e := v.Spec.Servers.Eligible
 	var given []string
-	for key, is := range map[string]bool{"tag": e.Tag != "", "hostname": e.Hostname != "", "list": len(e.List) > 0, "all": e.All} {
+	for key, is := range map[string]bool{"tag": e.Tag != "", "hostname": e.Hostname != "", "list": len(e.List) > 0, "all": e.All, "none": e.None} {
 		if is {
 			given = append(given, key)
 		}
@@ -103,6 +103,9 @@ func (v *validator) eligible() {
 	slices.Sort(given)
 	if len(given) > 1 {
 		v.errorf(at, "keep one of them", "says %s, which may contradict each other", strings.Join(given, " and "))
+	}
+	if e.None && !server {
+		v.errorf(at+".none", "remove it; `userdata render --role worker` writes it for servers that shall be workers", "no server may become a control plane, and no cluster would form")
 	}
 	if _, err := path.Match(e.Hostname, ""); err != nil {
 		v.errorf(at+".hostname", "such as cp-* or node-[1-3]", "%q is not a pattern", e.Hostname)

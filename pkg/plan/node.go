@@ -56,6 +56,8 @@ func ServerURL(at netip.Addr) string {
 // Eligible says whether a server may become a control plane.
 func Eligible(e cluster.Eligible, d device.Device) (bool, error) {
 	switch {
+	case e.None:
+		return false, nil
 	case e.Tag != "":
 		return slices.ContainsFunc(d.Tags, func(t string) bool {
 			return t == e.Tag || t == e.Tag+"=control-plane"

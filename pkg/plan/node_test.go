@@ -88,6 +88,7 @@ func TestEligible(t *testing.T) {
 		{"listed", cluster.Eligible{List: []string{"x", "CP-1.AMS1.example.net"}}, d, true},
 		{"not listed", cluster.Eligible{List: []string{"cp-2"}}, d, false},
 		{"all", cluster.Eligible{All: true}, device.Device{}, true},
+		{"none", cluster.Eligible{None: true}, d, false},
 		{"nothing said", cluster.Eligible{}, device.Device{}, true},
 	}
 	for _, tt := range tests {

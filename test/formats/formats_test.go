@@ -5,6 +5,7 @@ package formats
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mustermetal/muster/pkg/bake"
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/userdata"
 	"github.com/mustermetal/muster/test/ignition"
@@ -109,6 +111,38 @@ func TestFormatsLeaveTheSame(t *testing.T) {
 	}
 }
 
+// TestTreeLeavesTheSame bakes the format that is no text into an empty image.
+func TestTreeLeavesTheSame(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root: the files would not be root's")
+	}
+	c, dir, root := contents(t, "as it stands"), t.TempDir(), t.TempDir()
+	for _, n := range c.Tree() {
+		at := filepath.Join(dir, n.Path)
+		err := os.MkdirAll(filepath.Dir(at), 0o755)
+		if n.Target != "" {
+			err = errors.Join(err, os.Symlink(n.Target, at))
+		} else {
+			err = errors.Join(err, os.WriteFile(at, []byte(n.Content), n.Mode))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const release = "/etc/os-release"
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "etc"), 0o755), os.WriteFile(filepath.Join(root, release), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bake.Bake(t.Context(), bake.Options{Root: root, UserData: dir}); err != nil {
+		t.Fatal(err)
+	}
+	layer := tree(t, root)
+	delete(layer, release)
+	if diff := cmp.Diff(expected(c), ours(layer)); diff != "" {
+		t.Errorf("left behind (-want +got):\n%s", diff)
+	}
+}
+
 // TestScriptTwice runs a script after cloud-init ran it: nothing changes.
 func TestScriptTwice(t *testing.T) {
 	if _, err := exec.LookPath("cloud-init"); err != nil || os.Getuid() != 0 {
@@ -129,12 +163,13 @@ func TestScriptTwice(t *testing.T) {
 }
 
 // ours leaves out what the carriers write for themselves: the logs and memory of
-// cloud-init, the configuration that made it run here, and the names.
+// cloud-init, the configuration that made it run here, names, and presets, of which
+// the links come.
 func ours(layer map[string]entry) map[string]entry {
 	out := map[string]entry{}
 	for path, e := range layer {
-		theirs := path == "/etc/hosts" || path == "/etc/hostname" || path == "/etc/systemd/system-preset/20-ignition.preset"
-		for _, dir := range []string{"/var/lib/cloud/", "/var/log/cloud-init", "/etc/cloud/"} {
+		theirs := path == "/etc/hosts" || path == "/etc/hostname"
+		for _, dir := range []string{"/var/lib/cloud/", "/var/log/cloud-init", "/etc/cloud/", "/etc/systemd/system-preset/"} {
 			theirs = theirs || strings.HasPrefix(path, dir)
 		}
 		if !theirs {

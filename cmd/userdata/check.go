@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -18,7 +19,7 @@ import (
 )
 
 var checkCommand = command{
-	name: "check", args: "[-f FILE] [-o text|json]",
+	name: "check", args: "[-f FILE] [--lock FILE] [-o text|json]",
 	summary: "say what is wrong with a cluster file, and what it comes to",
 	help: `Checks a cluster file and prints every problem as FILE:LINE:COL: PATH: MESSAGE (HINT)
 on stderr, like a compiler. A warning does not stop the file from being used.
@@ -28,17 +29,18 @@ Examples:
   userdata check -f clusters/k8s-bgp/cluster.yaml
   userdata check -f - -o json < cluster.yaml
 `,
-	flags: func(set *flag.FlagSet) func(streams, []string) error {
+	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file := fileFlag(set)
+		lock := lockFlag(set)
 		output := set.String("o", "text", "the `format` of the result on stdout: text or json")
-		return func(s streams, names []string) error {
+		return func(_ context.Context, s streams, names []string) error {
 			if err := noNames(names); err != nil {
 				return err
 			}
 			if *output != "text" && *output != "json" {
 				return exitError{exitUsage, fmt.Errorf("-o %s: expected text or json", *output)}
 			}
-			return check(s, *file, *output == "json")
+			return check(s, *file, *lock, *output == "json")
 		}
 	},
 }
@@ -47,8 +49,27 @@ func fileFlag(set *flag.FlagSet) *string {
 	return set.String("f", "cluster.yaml", "the cluster `file`; - reads standard input")
 }
 
-// load reads a cluster file. Problems are for the caller to show.
-func load(s streams, file string) (cluster.Cluster, []cluster.Problem, error) {
+// load reads a cluster file, with its lock file when there is one. Problems are
+// for the caller to show.
+func load(s streams, file, lockFile string) (cluster.Cluster, []cluster.Problem, error) {
+	name, data, err := readCluster(s, file)
+	if err != nil {
+		return cluster.Cluster{}, nil, err
+	}
+	lock, found, problems, err := loadLock(file, lockFile)
+	if err != nil {
+		return cluster.Cluster{}, nil, err
+	}
+	if !found || cluster.Err(problems) != nil {
+		c, more := cluster.Parse(name, data)
+		return c, append(problems, more...), nil
+	}
+	c, more := cluster.ParseLocked(name, data, lock)
+	return c, append(problems, more...), nil
+}
+
+// readCluster reads a cluster file, and says what it is called.
+func readCluster(s streams, file string) (string, []byte, error) {
 	name := file
 	var data []byte
 	var err error
@@ -61,11 +82,7 @@ func load(s streams, file string) (cluster.Cluster, []cluster.Problem, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = exitError{exitData, fmt.Errorf("%s does not exist; name the cluster file with -f, or write one with userdata init NAME", file)}
 	}
-	if err != nil {
-		return cluster.Cluster{}, nil, err
-	}
-	c, problems := cluster.Parse(name, data)
-	return c, problems, nil
+	return name, data, err
 }
 
 // show prints problems and says how many of them are errors.
@@ -92,6 +109,7 @@ type summary struct {
 	Limit         int      `json:"limit"`          // of every platform
 	AgentURLs     int      `json:"agentURLs"`      // 0: baked into the image
 	AgentPinned   []string `json:"agentPinned"`    // architectures with a sha256
+	Locked        int      `json:"locked"`         // artefacts that servers install by the lock file; 0: all are in the image
 	Kubernetes    string   `json:"kubernetes"`     // version
 	Endpoint      string   `json:"endpoint"`       // empty: the first control plane's own address
 	Announced     bool     `json:"announced"`      // by the control planes
@@ -115,7 +133,7 @@ func summarise(c cluster.Cluster) (summary, error) {
 	s := summary{
 		Name: c.Metadata.Name, Servers: c.Spec.Servers.Expect, ControlPlanes: c.Spec.Servers.ControlPlanes,
 		Electors: e.N, Quorum: e.Q, MayBeAbsent: e.N - e.Q, MayBeFaulty: 2*e.Q - e.N - 1,
-		Bytes: len(data), Limit: userdata.Limit, AgentURLs: len(c.Spec.Agent.URLs), AgentPinned: []string{},
+		Bytes: len(data), Limit: userdata.Limit, AgentURLs: len(c.Spec.Agent.URLs), AgentPinned: []string{}, Locked: len(c.Lock),
 		Kubernetes: c.Spec.Kubernetes.Version, Endpoint: c.Spec.Kubernetes.Endpoint.Address,
 		Announced: c.Spec.Network.BGP.HoldsControlPlanes(), Join: c.Spec.Join.CA,
 	}
@@ -132,8 +150,8 @@ func summarise(c cluster.Cluster) (summary, error) {
 	return s, nil
 }
 
-func check(s streams, file string, asJSON bool) error {
-	c, problems, err := load(s, file)
+func check(s streams, file, lockFile string, asJSON bool) error {
+	c, problems, err := load(s, file, lockFile)
 	if err != nil {
 		return err
 	}
@@ -209,6 +227,9 @@ func (s summary) String() string {
 		line("agent", "baked into the image, pinned for %s", strings.Join(s.AgentPinned, " and "))
 	default:
 		line("agent", "baked into the image")
+	}
+	if s.Locked > 0 {
+		line("lock", "%s that servers install where the image lacks them", count(s.Locked, "artefact"))
 	}
 	line("user-data", "%d of %d bytes", s.Bytes, s.Limit)
 	return b.String()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"flag"
@@ -22,9 +23,9 @@ enrol. It overwrites nothing.
 Example:
   userdata init k8s-bgp --dir clusters/k8s-bgp
 `,
-	flags: func(set *flag.FlagSet) func(streams, []string) error {
+	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		dir := set.String("dir", ".", "the `directory` to write to; it is made when missing")
-		return func(s streams, names []string) error {
+		return func(_ context.Context, s streams, names []string) error {
 			if len(names) != 1 {
 				return exitError{exitUsage, fmt.Errorf("expected one NAME, the cluster's, got %d; such as: userdata init k8s-bgp", len(names))}
 			}

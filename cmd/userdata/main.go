@@ -1,6 +1,7 @@
 // Command userdata is the generator: it writes a cluster file to start from,
 // checks it, and renders the user-data that servers boot with. It runs on
-// anybody's machine, talks to nothing, and needs no privileges.
+// anybody's machine, needs no privileges, and talks to nobody but to mirrors when
+// it locks.
 package main
 
 import (
@@ -42,10 +43,10 @@ type streams struct {
 // they are parsed.
 type command struct {
 	name, args, summary, help string
-	flags                     func(*flag.FlagSet) func(streams, []string) error
+	flags                     func(*flag.FlagSet) func(context.Context, streams, []string) error
 }
 
-var commands = []command{initCommand, checkCommand, renderCommand}
+var commands = []command{initCommand, lockCommand, checkCommand, renderCommand}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -54,9 +55,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run runs one subcommand and returns the exit code. ctx ends only waits, and
-// there are none yet.
-func run(_ context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+// run runs one subcommand and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		usage(stderr)
 		return exitUsage
@@ -67,7 +67,7 @@ func run(_ context.Context, args []string, stdin io.Reader, stdout, stderr io.Wr
 	}
 	for _, c := range commands {
 		if c.name == args[0] {
-			return c.run(args[1:], streams{stdin, stdout, stderr})
+			return c.run(ctx, args[1:], streams{stdin, stdout, stderr})
 		}
 	}
 	fmt.Fprintf(stderr, "userdata: unknown command %q; userdata --help lists them\n", args[0])
@@ -75,7 +75,7 @@ func run(_ context.Context, args []string, stdin io.Reader, stdout, stderr io.Wr
 }
 
 // run parses the flags, wherever they stand, and runs the command.
-func (c command) run(args []string, s streams) int {
+func (c command) run(ctx context.Context, args []string, s streams) int {
 	set := flag.NewFlagSet("userdata "+c.name, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	act := c.flags(set)
@@ -93,7 +93,7 @@ func (c command) run(args []string, s streams) int {
 		}
 		names, args = append(names, set.Arg(0)), set.Args()[1:]
 	}
-	err := act(s, names)
+	err := act(ctx, s, names)
 	if err == nil {
 		return 0
 	}
@@ -126,6 +126,7 @@ Usage: userdata COMMAND [flags]
 	fmt.Fprint(w, `
 Example:
   userdata init k8s-bgp              # cluster.yaml and k8s-bgp.secret
+  userdata lock                      # cluster.lock.yaml: what servers install, by sha256
   userdata check                     # what is wrong with cluster.yaml, and where
   userdata render > user-data        # the same user-data for every server
 

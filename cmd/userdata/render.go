@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 )
 
 var renderCommand = command{
-	name: "render", args: "[-f FILE] [--secret FILE] [--format FORMAT] [--join --ca HASH] [...] > user-data",
+	name: "render", args: "[-f FILE] [--lock FILE] [--secret FILE] [--format FORMAT] [--join --ca HASH] [...] > user-data",
 	summary: "print the user-data that servers boot with",
 	help: `Prints user-data: the cluster file with the secret, the fetch script, and the units.
 Paste it into the provider's form or hand it to a command line; it is the same for
@@ -48,9 +49,9 @@ Examples:
   userdata render --join --ca sha256:HEX > join-user-data   # bootstrap status -o json shows caHash
   userdata render -f - --secret /run/secrets/k8s-bgp < cluster.yaml > user-data
 `,
-	flags: func(set *flag.FlagSet) func(streams, []string) error {
+	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		var r renderFlags
-		file := fileFlag(set)
+		file, lock := fileFlag(set), lockFlag(set)
 		set.StringVar(&r.secret, "secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
 		set.StringVar(&r.format, "format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime, ignition or dir")
 		set.StringVar(&r.limit, "limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
@@ -60,11 +61,11 @@ Examples:
 		set.StringVar(&r.server, "server", "", "for the server with this `hostname` alone")
 		set.StringVar(&r.list, "per-server", "", "for each server of a `file`, a line each: HOSTNAME [ROLE]; spec: for each in spec.static")
 		set.StringVar(&r.dir, "output-dir", "", "the `directory` to write to, one file for each server")
-		return func(s streams, names []string) error {
+		return func(_ context.Context, s streams, names []string) error {
 			if err := noNames(names); err != nil {
 				return err
 			}
-			r.file = *file
+			r.file, r.lock = *file, *lock
 			if err := r.check(); err != nil {
 				return err
 			}
@@ -75,11 +76,12 @@ Examples:
 
 // renderFlags are the flags of render as they were given.
 type renderFlags struct {
-	file, secret, format, limit string
-	join                        bool
-	ca                          string
-	role, server, list, dir     string
-	options                     userdata.Options
+	file, lock, secret      string
+	format, limit           string
+	join                    bool
+	ca                      string
+	role, server, list, dir string
+	options                 userdata.Options
 }
 
 // check refuses a command line that contradicts itself.
@@ -151,7 +153,7 @@ func joining(c *cluster.Cluster, file, ca string) error {
 
 // render writes user-data where the flags say.
 func render(s streams, r renderFlags) error {
-	c, problems, err := load(s, r.file)
+	c, problems, err := load(s, r.file, r.lock)
 	if err != nil {
 		return err
 	}

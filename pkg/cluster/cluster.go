@@ -30,6 +30,9 @@ type Cluster struct {
 	// `userdata render` puts it into the copy that lies on a server
 	// (/etc/muster/cluster.yaml, 0600). 32 random bytes in base64.
 	Secret Secret `yaml:"secret,omitempty"`
+	// Lock is refused in the operator's file likewise: what a server installs, by
+	// digest. `userdata render` copies it from the lock file.
+	Lock []Pin `yaml:"lock,omitempty"`
 }
 
 // Metadata names the cluster.
@@ -58,6 +61,7 @@ type Spec struct {
 	// be left out when one server is expected.
 	Discovery  []Discovery `yaml:"discovery,omitempty"`
 	Agent      AgentSource `yaml:"agent,omitempty"`
+	Artifacts  Artifacts   `yaml:"artifacts,omitempty"`
 	Kubernetes Kubernetes  `yaml:"kubernetes"`
 	Containerd Containerd  `yaml:"containerd,omitempty"`
 	Network    Network     `yaml:"network,omitempty"`

@@ -221,7 +221,7 @@ func fill(t *rapid.T, v reflect.Value, tag reflect.StructTag) {
 		}
 	case reflect.Bool:
 		v.SetBool(rapid.Bool().Draw(t, "bool"))
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(int64(rapid.IntRange(1, 1000).Draw(t, "int")))
 	case reflect.Uint16, reflect.Uint32:
 		v.SetUint(uint64(rapid.Uint16Range(1, 65535).Draw(t, "uint")))

@@ -22,24 +22,28 @@ import (
 // the cluster is good when none of them is an error (see Err). name stands in
 // the problems as the file's.
 func Parse(name string, data []byte) (Cluster, []Problem) {
-	return parse(name, data, false)
+	return parse(name, data, false, nil)
 }
 
 // ParseServer reads the copy that lies on a server: the same format, with the
 // cluster's secret in it.
 func ParseServer(name string, data []byte) (Cluster, []Problem) {
-	return parse(name, data, true)
+	return parse(name, data, true, nil)
 }
 
-func parse(name string, data []byte, server bool) (Cluster, []Problem) {
+func parse(name string, data []byte, server bool, lock *Lock) (Cluster, []Problem) {
 	var c Cluster
 	d := decoder{report{file: name, values: map[string]place{}, keys: map[string]place{}, broken: map[string]bool{}}}
 	if root := d.document(data); root != nil {
 		d.value(root, "", "", reflect.ValueOf(&c).Elem())
 		c = withDefaults(c)
 		v := validator{report: d.report, Cluster: c}
+		if lock != nil {
+			v.apply(lock)
+		}
 		v.validate(server)
-		d.report = v.report
+		v.locked(server, lock != nil)
+		c, d.report = v.Cluster, v.report
 	}
 	problems := d.sorted()
 	clamp(problems, data)
@@ -270,7 +274,7 @@ func (d *decoder) free(n *yaml.Node, path string, v reflect.Value) {
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for i := range t.NumField() {
-		if key := fieldKey(t.Field(i)); key != "secret" { // never offered to operators
+		if key := fieldKey(t.Field(i)); key != "secret" && key != "lock" { // never offered to operators
 			keys = append(keys, key)
 		}
 	}

@@ -15,15 +15,23 @@ import (
 // keys in the order of the types, free keys sorted, what is empty left out. The
 // result holds the secret when c does; Parse or ParseServer reads it back.
 func Marshal(c Cluster) ([]byte, error) {
-	root, err := encode(reflect.ValueOf(c))
+	data, err := marshal(reflect.ValueOf(c))
 	if err != nil {
 		return nil, fmt.Errorf("writing the cluster file of %s: %w", c.Metadata.Name, err)
+	}
+	return data, nil
+}
+
+func marshal(v reflect.Value) ([]byte, error) {
+	root, err := encode(v)
+	if err != nil {
+		return nil, err
 	}
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
 	if err := e.Encode(root); err != nil {
-		return nil, fmt.Errorf("writing the cluster file of %s: %w", c.Metadata.Name, err)
+		return nil, err
 	}
 	return b.Bytes(), nil
 }

@@ -81,10 +81,34 @@ func TestProblems(t *testing.T) {
 			"11:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
 		}},
 		{"unknown key far from any", good, "platform: packet", "platform: packet\n  flavour: 3", []string{
-			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, join, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
+			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, join, identity, time, discovery, agent, artifacts, kubernetes, containerd, network, ports, unsafe)",
 		}},
 		{"key of another place", good, "  discovery:", "  controlPlanes: 3\n  discovery:", []string{
-			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, join, identity, time, discovery, agent, kubernetes, containerd, network, ports, unsafe)",
+			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, join, identity, time, discovery, agent, artifacts, kubernetes, containerd, network, ports, unsafe)",
+		}},
+		{"artefacts without a lock", full, "expect: 5", "expect: 6", []string{
+			"13:3: spec.agent.sha256: is missing (such as sha256: {amd64: …}; `sha256sum` of the file prints it. Without one a mirror could run anything as root on every server)",
+			"15:5: spec.artifacts: there is no lock file beside the cluster file, so nothing has a digest (run `userdata lock`)",
+		}},
+		{"artefacts", strings.Replace(full, "agent: {", "ports: {} # {", 1), "versions: {containerd: v2.3.5}", `versions: {runc: "1.4"}
+    architectures: [amd64, riscv]`, []string{
+			"15:5: spec.artifacts: there is no lock file beside the cluster file, so nothing has a digest (run `userdata lock`)",
+			`16:22: spec.artifacts.versions.runc: "1.4" is not a release (such as v2.3.4)`,
+			`17:28: spec.artifacts.architectures[1]: "riscv" is not an architecture that the agent is built for (allowed: amd64, arm64)`,
+		}},
+		{"mirrors and images", strings.Replace(full, "agent: {", "ports: {} # {", 1), `mirrors: ["http://10.0.0.5/mirror/", publishers]
+    versions: {containerd: v2.3.5}
+    images: [`, `mirrors: [publisher, publishers, publishers]
+    images: [{name: A, urls: [http://m/a.tar, http://n/b.tar, ftp://m/a.tar]}, `, []string{
+			"15:5: spec.artifacts: there is no lock file beside the cluster file, so nothing has a digest (run `userdata lock`)",
+			`15:15: spec.artifacts.mirrors[0]: "publisher" is not an http, https or file URL (publishers, or a base URL such as http://10.0.0.5/mirror)`,
+			`15:38: spec.artifacts.mirrors[2]: "publishers" is listed twice, first as element 1 (remove it)`,
+			`16:21: spec.artifacts.images[0].name: "A" is not a DNS label (lower-case letters, digits and hyphens, at most 63, no hyphen at either end, such as k8s-bgp)`,
+			"16:47: spec.artifacts.images[0].urls[1]: names another file than the first URL (give the file the name a.tar there)",
+			`16:63: spec.artifacts.images[0].urls[2]: "ftp://m/a.tar" is not an http, https or file URL (such as http://10.0.0.5/images-ARCH.tar)`,
+		}},
+		{"lock in the cluster file", good, "kind: Cluster\n", "kind: Cluster\nlock: []\n", []string{
+			"3:7: lock: does not belong into the cluster file (remove it here; `userdata lock` writes a file of its own and `userdata render` adds it)",
 		}},
 		{"duplicate key", good, "    controlPlanes: 3", "    controlPlanes: 3\n    expect: 7", []string{
 			"11:5: spec.servers.expect: given twice, first in line 9 (keep one of them)",

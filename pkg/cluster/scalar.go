@@ -74,6 +74,8 @@ func (d *decoder) number(n *yaml.Node, path string, v reflect.Value) {
 		high = math.MaxUint16
 	case reflect.Uint32:
 		high = math.MaxUint32
+	case reflect.Int64:
+		high = 1 << 53 // bytes: as far as every reader of JSON counts exactly
 	}
 	i, err := strconv.ParseInt(n.Value, 10, 64)
 	if n.Tag == "!!str" && err == nil {

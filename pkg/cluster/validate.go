@@ -32,6 +32,7 @@ func (v *validator) validate(server bool) {
 	v.source()
 	v.discovery()
 	v.agent()
+	v.artifacts()
 	v.kubernetes()
 	v.passedOn()
 	v.endpoint()

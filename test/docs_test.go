@@ -6,7 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -225,56 +224,6 @@ func corpus(t *testing.T) string {
 	return b.String()
 }
 
-// TestGuide does what the guide says: it writes the files of blocks marked
-// "file:", runs the commands of blocks marked "run", and compares what they print.
-func TestGuide(t *testing.T) {
-	guide, err := os.ReadFile("../docs/guide.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin, dir := t.TempDir(), t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "userdata"), "../cmd/userdata")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building userdata: %v\n%s", err, out)
-	}
-	blocks := regexp.MustCompile("(?s)<!-- (run|file: [^ ]+) -->\n```[a-z]+\n(.*?)```\n").FindAllStringSubmatch(string(guide), -1)
-	if len(blocks) < 5 {
-		t.Fatalf("docs/guide.md has %d marked blocks, expected at least 5", len(blocks))
-	}
-	for _, block := range blocks {
-		if name, ok := strings.CutPrefix(block[1], "file: "); ok {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(block[2]), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		var script, want strings.Builder
-		for line := range strings.Lines(block[2]) {
-			if command, ok := strings.CutPrefix(line, "$ "); ok {
-				script.WriteString(command)
-			} else {
-				want.WriteString(line)
-			}
-		}
-		cmd := exec.CommandContext(t.Context(), "sh", "-e")
-		cmd.Dir, cmd.Stdin = dir, strings.NewReader(script.String())
-		cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("%s%v", script.String(), err)
-		}
-		if diff := cmp.Diff(sizeless(want.String()), sizeless(string(out))); diff != "" {
-			t.Errorf("docs/guide.md: %sprints (-guide +now):\n%s", script.String(), diff)
-		}
-	}
-}
-
-// sizeless takes away the size of the user-data, which changes with every unit.
-func sizeless(text string) string {
-	return regexp.MustCompile(`[0-9]+ of ([0-9]+ bytes)`).ReplaceAllString(text, "N of $1")
-}
-
 // TestStatusInTheGuide holds the tables of the guide to the form that status
 // prints, as its golden files have it.
 func TestStatusInTheGuide(t *testing.T) {
@@ -304,12 +253,8 @@ func TestStatusInTheGuide(t *testing.T) {
 
 // TestLinks follows every relative link of the documents, headings included.
 func TestLinks(t *testing.T) {
-	documents, err := filepath.Glob("../docs/*.md")
-	if err != nil || len(documents) == 0 {
-		t.Fatal("no documents", err)
-	}
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	for _, path := range append(documents, "../README.md") {
+	for _, path := range documents(t) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

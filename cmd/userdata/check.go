@@ -22,7 +22,7 @@ var checkCommand = command{
 	name: "check", args: "[-f FILE] [--lock FILE] [-o text|json]",
 	summary: "say what is wrong with a cluster file, and what it comes to",
 	help: `Checks a cluster file and prints every problem as FILE:LINE:COL: PATH: MESSAGE (HINT)
-on stderr, like a compiler. A warning does not stop the file from being used.
+on stderr, like a compiler, with the line and a mark under what is meant. A warning does not stop the file from being used.
 When nothing is wrong it prints what the file comes to: servers, quorum, size.
 
 Examples:
@@ -85,10 +85,10 @@ func readCluster(s streams, file string) (string, []byte, error) {
 	return name, data, err
 }
 
-// show prints problems and says how many of them are errors.
+// show prints problems with their lines and says how many of them are errors.
 func show(w io.Writer, problems []cluster.Problem) (errs int) {
 	for _, p := range problems {
-		fmt.Fprintln(w, p)
+		fmt.Fprintf(w, "%s\n%s", p, p.Excerpt())
 		if p.Severity == cluster.SeverityError {
 			errs++
 		}

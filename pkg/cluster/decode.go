@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +45,7 @@ func parse(name string, data []byte, server bool, lock *Lock) (Cluster, []Proble
 		c, d.report = v.Cluster, v.report
 	}
 	problems := d.sorted()
-	clamp(problems, data)
+	excerpts(problems, data)
 	return c, problems
 }
 
@@ -65,32 +64,31 @@ var syntaxLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
 // document parses data and returns its root, nil when it is no YAML.
 func (d *decoder) document(data []byte) *yaml.Node {
+	data, marked := bytes.CutPrefix(data, []byte(bom))
+	if marked {
+		d.add(SeverityWarning, place{1, 1}, "", "save it as UTF-8 without the mark", "the file begins with a byte order mark, which other programs may take for a part of the first word")
+	}
+	if !d.readable(data) {
+		return nil
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		d.refuse(&yaml.Node{Line: 1, Column: 1}, "", "`userdata init NAME` writes a cluster file to start from", "the file is empty")
 		return nil
 	} else if err != nil {
-		d.syntax(err)
+		d.syntax(err, data)
 		return nil
 	}
 	if err := dec.Decode(&second); err == nil {
 		d.add(SeverityError, place{second.Line, second.Column}, "", "keep one document; remove everything from this `---` on", "a second document begins here")
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(err, data)
+	}
+	if !d.shallow(doc.Content[0], 0) {
+		return nil
 	}
 	return doc.Content[0]
-}
-
-// syntax reports that the file is no YAML.
-func (d *decoder) syntax(err error) {
-	line := 1
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	if m := syntaxLine.FindStringSubmatch(err.Error()); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		text = strings.TrimPrefix(err.Error(), m[0])
-	}
-	d.add(SeverityError, place{line, 1}, "", "look at the indentation, quotes and colons of this line and the one above", "this is not YAML: "+text)
 }
 
 var (
@@ -105,6 +103,10 @@ var (
 func (d *decoder) value(n *yaml.Node, path string, tag reflect.StructTag, v reflect.Value) {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {
 		d.refuse(n, path, "write the value out", "anchors and aliases are not supported")
+		return
+	}
+	if strings.Contains(n.Value, "PRIVATE KEY-----") {
+		d.refuse(n, path, "keep keys out of it; muster makes those of the cluster on the servers", "holds a private key, and everybody who reads user-data would have it")
 		return
 	}
 	d.values[path] = place{n.Line, n.Column}
@@ -194,7 +196,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, each func(key string, kn, vn 
 		}
 		key := kn.Value
 		if old := first[key]; old != nil {
-			d.add(SeverityError, place{kn.Line, kn.Column}, join(path, key), "keep one of them", fmt.Sprintf("given twice, first in line %d", old.Line))
+			d.add(SeverityError, place{kn.Line, kn.Column}, join(path, abbreviate(key)), "keep one of them", fmt.Sprintf("given twice, first in line %d", old.Line))
 			continue
 		}
 		first[key] = kn
@@ -310,17 +312,6 @@ func exampleOf(key string, tag reflect.StructTag) string {
 		return "allowed: " + strings.Join(allowed, ", ")
 	}
 	return "such as " + key + ": " + tag.Get("example")
-}
-
-// clamp moves problems into the file: yaml.v3 counts lines of an error past its
-// end, and columns in ways of its own.
-func clamp(problems []Problem, data []byte) {
-	lines := bytes.Split(data, []byte("\n"))
-	for i := range problems {
-		p := &problems[i]
-		p.Line = min(max(p.Line, 1), len(lines))
-		p.Col = min(max(p.Col, 1), len(lines[p.Line-1])+1)
-	}
 }
 
 // sortedKeys lists the keys of a map in a stable order.

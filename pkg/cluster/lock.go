@@ -80,7 +80,7 @@ func ParseLock(name string, data []byte) (Lock, []Problem) {
 		d.report = v.report
 	}
 	problems := d.sorted()
-	clamp(problems, data)
+	excerpts(problems, data)
 	return l, problems
 }
 

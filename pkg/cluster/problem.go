@@ -20,12 +20,14 @@ const (
 // Problem is one thing that is wrong with a cluster file, at its place.
 type Problem struct {
 	File     string   `json:"file"`
-	Line     int      `json:"line"` // from 1
-	Col      int      `json:"col"`  // from 1
-	Path     string   `json:"path"` // such as spec.servers.expect; empty for the whole file
+	Line     int      `json:"line"`   // from 1
+	Col      int      `json:"col"`    // from 1, in characters
+	EndCol   int      `json:"endCol"` // of the character after what is wrong
+	Path     string   `json:"path"`   // such as spec.servers.expect; empty for the whole file
 	Message  string   `json:"message"`
 	Hint     string   `json:"hint,omitempty"` // what to do
 	Severity Severity `json:"severity"`
+	excerpt  string
 }
 
 // String is file:line:col: path: message (hint), the form that editors jump to;

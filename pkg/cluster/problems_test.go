@@ -120,7 +120,7 @@ func TestProblems(t *testing.T) {
 			`2:7: kind: "Cluster bad" is not allowed (allowed: Cluster)`,
 		}},
 		{"tab", good, "  id:", "\tid:", []string{
-			"5:1: this is not YAML: found character that cannot start any token (look at the indentation, quotes and colons of this line and the one above)",
+			"5:1: a tab in the indentation, which YAML does not take (indent with blanks, two for each level)",
 		}},
 		{"missing fields", good, "  servers:\n    expect: 5\n    controlPlanes: 3\n", "", []string{
 			"4:1: spec.servers.controlPlanes: is missing (such as controlPlanes: 3)",
@@ -197,7 +197,7 @@ func TestProblems(t *testing.T) {
 		}},
 		{"join", good, "  discovery:", "  join: {ca: sha256:E3B0, token: x}\n  discovery:", []string{
 			"11:14: spec.join.ca: \"sha256:E3B0\" is not the hash of a CA (sha256: and 64 lower-case hex digits, as `bootstrap status -o json` on a server of the cluster shows it as caHash)",
-			"11:27: spec.join.token: unknown key (keys here: ca)",
+			"11:27: spec.join.token: unknown key (leave it out: servers enrol with the secret, and kubeadm's tokens are made when they are needed)",
 		}},
 		{"join without a hash", good, "  discovery:", "  join:\n  discovery:", []string{
 			"11:3: spec.join.ca: is missing (such as ca: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855)",

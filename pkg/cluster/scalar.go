@@ -140,14 +140,40 @@ func (d *decoder) unknown(kn *yaml.Node, path string, t reflect.Type) string {
 	near := nearest(kn.Value, keys)
 	if kn.Value == "<<" {
 		hint = "write the values out; anchors and merge keys are not supported"
+	} else if elsewhere := calledElsewhere[kn.Value]; elsewhere != "" {
+		hint = elsewhere
 	} else if near != "" {
 		hint = "did you mean " + near + "?"
-	} else if elsewhere := pathOf(kn.Value, reflect.TypeFor[Cluster](), ""); elsewhere != "" {
-		hint = "it belongs at " + elsewhere + "; " + hint
+	} else if right := pathOf(kn.Value, reflect.TypeFor[Cluster](), ""); right != "" {
+		hint = "it belongs at " + right + "; " + hint
 	}
-	d.add(SeverityError, place{kn.Line, kn.Column}, join(path, kn.Value), hint, "unknown key")
+	d.add(SeverityError, place{kn.Line, kn.Column}, join(path, abbreviate(kn.Value)), hint, "unknown key")
 	return near
 }
+
+// calledElsewhere are keys that people know from other tools or other pages, and
+// what they are here.
+var calledElsewhere = map[string]string{
+	"cloudProvider":        noCloudProvider,
+	"cloud-provider":       noCloudProvider,
+	"podSubnet":            "write podSubnets: [172.16.0.0/12], a list",
+	"podCIDR":              "write kubernetes.podSubnets: [172.16.0.0/12], a list",
+	"serviceSubnet":        "write serviceSubnets: [192.168.0.0/16], a list",
+	"serviceCIDR":          "write kubernetes.serviceSubnets: [192.168.0.0/16], a list",
+	"controlPlaneEndpoint": "write kubernetes.endpoint: IP:6443",
+	"kubernetesVersion":    "write kubernetes.version: v1.36.3",
+	"clusterName":          "write metadata.name",
+	"replicas":             "write servers.expect, all servers, and servers.controlPlanes, how many of them are control planes",
+	"workers":              "servers.expect counts all servers; those that are no control planes are workers",
+	"token":                "leave it out: servers enrol with the secret, and kubeadm's tokens are made when they are needed",
+	"certificateKey":       "leave it out: agents hand the keys over",
+	"vip":                  "write network.elasticIPs: [{address: IP/32, on: control-planes}] and kubernetes.endpoint: IP:6443",
+	"cni":                  "leave it out: muster installs no network add-on; apply one when the cluster has formed",
+	"addons":               "leave it out: muster applies no add-ons; apply them when the cluster has formed",
+}
+
+// noCloudProvider explains what is not there, and what would happen.
+const noCloudProvider = "leave it out: muster starts no cloud controller manager, and without one nodes of an external cloud provider stay tainted for ever"
 
 // pathOf finds the first place below t where a key is known.
 func pathOf(key string, t reflect.Type, path string) string {
@@ -182,6 +208,9 @@ func fieldsOf(t reflect.Type) func(func(reflect.StructField) bool) {
 // nearest returns the known word that was probably meant by word, "" when none is
 // close: at most a third of its letters differ, capitals aside.
 func nearest(word string, known []string) string {
+	if len(word) > 40 { // longer than every key; the distance would take its time
+		return ""
+	}
 	best, distance := "", len(word)/3+1
 	for _, k := range known {
 		if n := edits(strings.ToLower(word), strings.ToLower(k)); n < distance {

@@ -79,7 +79,7 @@ func (v *validator) servers() {
 	case k < 1:
 		v.errorf(planes, "1, or 3 so that one may fail", "%d control planes cannot run a cluster", k)
 	case hasN && n >= 1 && k > n && v.fine(expect):
-		v.errorf(planes, fmt.Sprintf("expect counts control planes and workers: raise it to at least %d, or lower controlPlanes", k), "%d control planes, but only %d servers are expected", k, n)
+		v.errorf(planes, fmt.Sprintf("expect counts control planes and workers: raise it to at least %d, or lower controlPlanes", k), "%d control planes, but only %s expected", k, are(n, "server"))
 	case k == 2:
 		v.errorf(planes, "1, or 3 so that one may fail", "2 control planes stop when either fails: etcd needs a majority, so two are worse than one")
 	case k > 7:
@@ -126,7 +126,7 @@ func (v *validator) electors() {
 	}
 	v.distinct(at, v.Spec.Servers.Electors)
 	if n := v.Spec.Servers.Expect; n > 0 && len(v.Spec.Servers.Electors) > n && v.fine("spec.servers.expect") {
-		v.errorf(at, "list founding servers only", "names %d electors, but only %d servers are expected", len(v.Spec.Servers.Electors), n)
+		v.errorf(at, "list founding servers only", "names %s, but only %s expected", count(len(v.Spec.Servers.Electors), "elector"), are(n, "server"))
 	}
 }
 

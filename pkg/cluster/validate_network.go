@@ -168,8 +168,18 @@ func (a span) overlaps(b span) bool {
 // ranges reports every pair of ranges that must not share addresses.
 func (v *validator) ranges() {
 	spans := v.spans()
+	var exclusive []int // only with one of these is a pair a problem, and they are few
 	for i, a := range spans {
-		for _, b := range spans[:i] {
+		others := exclusive
+		if a.exclusive {
+			others = make([]int, i)
+			for j := range others {
+				others[j] = j
+			}
+			exclusive = append(exclusive, i)
+		}
+		for _, j := range others {
+			b := spans[j]
 			if !a.overlaps(b) {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -14,16 +15,19 @@ import (
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/firewall"
+	"github.com/mustermetal/muster/pkg/kubeadm"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/plan"
+	"github.com/mustermetal/muster/pkg/speakers"
 	"github.com/mustermetal/muster/pkg/systemd"
 )
 
 const netResetHelp = `bootstrap net reset takes muster's addresses, routes and firewall off this server: it stops
-the speaker, which withdraws the Elastic IPs, then removes them from lo with the connections
-that were made by them, then the routes to the top-of-rack routers, then the table inet
-muster of nftables. What others added stays. The agent puts everything back when it runs, so it refuses while it does.
+the speaker, or takes away kube-vip's pod where muster laid it, which withdraws the Elastic
+IPs; then removes them from lo with the connections that were made by them, then the routes
+to the top-of-rack routers, then the table inet muster of nftables. What others added stays.
+The agent puts everything back when it runs, so it refuses while it does.
 
 Without --yes it only says what it would do.
 
@@ -41,12 +45,12 @@ not root, or the agent runs.
 type netReset struct {
 	state, agent, speaker, kubeVIP string
 	yes, force                     bool
-	stopSpeaker                    func(ctx context.Context) error
+	stopSpeaker, endKubeVIP        func(ctx context.Context) error
 	guarded, unguard               func(ctx context.Context) (bool, error) // whether there is a firewall; remove it
 }
 
 func netResetCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	r := netReset{stopSpeaker: stopAnnounce, kubeVIP: layout.KubeVIP, guarded: firewall.Present, unguard: firewall.Remove}
+	r := netReset{stopSpeaker: stopAnnounce, endKubeVIP: endKubeVIP, kubeVIP: layout.KubeVIP, guarded: firewall.Present, unguard: firewall.Remove}
 	flags := newFlags("net reset", netResetHelp, stdout)
 	flags.StringVar(&r.state, "state", layout.NetworkState, "the `file` that lists our IPv6 addresses")
 	flags.StringVar(&r.agent, "socket", layout.Socket, "the `path` of the agent's socket")
@@ -67,44 +71,31 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return exitError{exitPermission, errors.New("the agent runs and would put everything back within a second: systemctl stop muster first, or add --while-agent-runs")}
 	}
 	reconciler := network.New(r.state, quietLog(stderr))
-	found, err := reconciler.Look(plan.Network{})
+	have, err := r.look(ctx, reconciler, stderr)
 	if err != nil {
 		return err
 	}
-	guarded, err := r.guarded(ctx)
-	if err != nil {
-		return err
-	}
-	speaks := answers(ctx, r.speaker)
-	if speaks {
-		fmt.Fprintf(stdout, "stop %s, which withdraws what it announces\n", layout.UnitAnnounce)
-	}
-	for _, c := range found.Changes {
-		fmt.Fprintln(stdout, c)
-	}
-	if guarded {
-		fmt.Fprintf(stdout, "remove the firewall, the table inet %s of nftables\n", plan.FirewallTable)
-	}
-	if _, err := os.Stat(r.kubeVIP); err == nil {
-		fmt.Fprintf(stderr, "bootstrap net reset: kube-vip announces by itself as long as %s is there\n", r.kubeVIP)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("looking for kube-vip: %w", err)
+	for _, line := range have.lines() {
+		fmt.Fprintln(stdout, line)
 	}
 	switch {
-	case !speaks && !guarded && len(found.Changes) == 0:
+	case len(have.lines()) == 0:
 		fmt.Fprintln(stdout, "Nothing of muster's is here.")
 		return nil
 	case !r.yes:
 		fmt.Fprintln(stdout, "Nothing was done: add --yes to do it.")
 		return nil
 	}
-	if speaks {
-		if err := r.withdraw(ctx); err != nil {
-			return err
-		}
+	if err := r.withdraw(ctx, have); err != nil {
+		return err
 	}
 	if err := reconciler.Apply(ctx, plan.Network{}); err != nil {
 		return fmt.Errorf("removing addresses and routes: %w", err)
+	}
+	if have.left.IsValid() {
+		if err := reconciler.TakeAway(have.left); err != nil {
+			return fmt.Errorf("removing addresses and routes: %w", err)
+		}
 	}
 	if _, err := r.unguard(ctx); err != nil {
 		return err
@@ -113,10 +104,80 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// withdraw stops the speaker and gives the routers the time to act on it.
-func (r netReset) withdraw(ctx context.Context) error {
-	if err := r.stopSpeaker(ctx); err != nil {
-		return fmt.Errorf("nothing was removed, because the speaker does not stop: %w", err)
+// ours is what there is of muster's on this server.
+type ours struct {
+	speaks, kubeVIP, guarded bool
+	changes                  []network.Change // that undo addresses and routes
+	left                     netip.Prefix     // kube-vip put it on lo, and would leave it there
+}
+
+func (o ours) lines() []string {
+	var out []string
+	if o.speaks {
+		out = append(out, fmt.Sprintf("stop %s, which withdraws what it announces", layout.UnitAnnounce))
+	}
+	if o.kubeVIP {
+		out = append(out, "take away the pod of kube-vip, which withdraws what it announces")
+	}
+	for _, c := range o.changes {
+		out = append(out, c.String())
+	}
+	if o.left.IsValid() {
+		out = append(out, fmt.Sprintf("remove %s on lo, which kube-vip added", o.left))
+	}
+	if o.guarded {
+		out = append(out, fmt.Sprintf("remove the firewall, the table inet %s of nftables", plan.FirewallTable))
+	}
+	return out
+}
+
+func (r netReset) look(ctx context.Context, reconciler *network.Reconciler, stderr io.Writer) (ours, error) {
+	have := ours{speaks: answers(ctx, r.speaker)}
+	var wanted plan.Network
+	manifest, err := os.ReadFile(r.kubeVIP)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return have, fmt.Errorf("looking for kube-vip: %w", err)
+	default:
+		var a netip.Addr
+		if a, have.kubeVIP = speakers.KubeVIPAddress(manifest); have.kubeVIP {
+			wanted.Addresses = []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+		} else {
+			fmt.Fprintf(stderr, "bootstrap net reset: %s is not muster's, and kube-vip may announce as long as it is there\n", r.kubeVIP)
+		}
+	}
+	found, err := reconciler.Look(wanted)
+	if err != nil {
+		return have, err
+	}
+	for _, a := range found.Addresses {
+		if !a.Ours {
+			have.left = a.Prefix
+		}
+	}
+	if found, err = reconciler.Look(plan.Network{}); err != nil {
+		return have, err
+	}
+	have.changes = found.Changes
+	have.guarded, err = r.guarded(ctx)
+	return have, err
+}
+
+// withdraw ends who announces and gives the routers the time to act on it.
+func (r netReset) withdraw(ctx context.Context, have ours) error {
+	if !have.speaks && !have.kubeVIP {
+		return nil
+	}
+	if have.speaks {
+		if err := r.stopSpeaker(ctx); err != nil {
+			return fmt.Errorf("nothing was removed, because the speaker does not stop: %w", err)
+		}
+	}
+	if have.kubeVIP {
+		if err := r.endKubeVIP(ctx); err != nil {
+			return fmt.Errorf("no address, route or firewall was removed: %w", err)
+		}
 	}
 	pause := time.NewTimer(bootstrap.WithdrawHead)
 	defer pause.Stop()
@@ -137,6 +198,11 @@ func answers(ctx context.Context, path string) bool {
 	}
 	_ = c.Close()
 	return true
+}
+
+// endKubeVIP takes the pod away that muster laid, and waits until it has ended.
+func endKubeVIP(ctx context.Context) error {
+	return (&kubeadm.Kubeadm{Root: "/"}).EndKubeVIP(ctx)
 }
 
 // stopAnnounce stops the speaker's unit; one that was started by hand is not ours

@@ -81,7 +81,7 @@ func (k *Kubeadm) NodeCA() string { return Look(k.Root, time.Now()).CAHash }
 // StandDown stops kube-vip, kubeadm and the kubelet: what they make belongs to a
 // cluster that was superseded.
 func (k *Kubeadm) StandDown(ctx context.Context) error {
-	announcer := k.endKubeVIP(ctx)
+	announcer := k.EndKubeVIP(ctx)
 	for _, unit := range []string{layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubelet} {
 		if err := k.Units.Stop(ctx, unit); err != nil {
 			return errors.Join(announcer, err)

@@ -38,10 +38,10 @@ func (k *Kubeadm) SetStaticPod(manifest string, content []byte) error {
 // kubeVIPDeadline is above the half minute that the kubelet gives a pod to end.
 const kubeVIPDeadline = 40 * time.Second
 
-// endKubeVIP takes kube-vip's pod away and returns when it has ended, which
+// EndKubeVIP takes kube-vip's pod away and returns when it has ended, which
 // withdraws its route. The kubelet must run on meanwhile: it is the kubelet that
 // ends the pod, and containers outlive it.
-func (k *Kubeadm) endKubeVIP(ctx context.Context) error {
+func (k *Kubeadm) EndKubeVIP(ctx context.Context) error {
 	_, err := os.Stat(k.path(layout.KubeVIP))
 	if errors.Is(err, fs.ErrNotExist) && k.Cluster.Spec.Network.BGP.ControlPlane != cluster.SpeakerKubeVIP {
 		return nil

@@ -119,7 +119,7 @@ func TestStandDownAgain(t *testing.T) {
 	k.kubeVIP = l.Addr().String()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if err := k.endKubeVIP(ctx); err == nil || !strings.Contains(err.Error(), "reboot this server") {
+		if err := k.EndKubeVIP(ctx); err == nil || !strings.Contains(err.Error(), "reboot this server") {
 			t.Errorf("kube-vip answers: %v", err)
 		}
 		cancel()
@@ -127,7 +127,7 @@ func TestStandDownAgain(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.endKubeVIP(t.Context()); err != nil {
+	if err := k.EndKubeVIP(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

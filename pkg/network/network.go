@@ -165,6 +165,21 @@ func (r *Reconciler) RemoveAddress(_ context.Context, p netip.Prefix) error {
 	return nil
 }
 
+// TakeAway removes an address from lo whoever added it, with the connections that were
+// made by it: for one that a program put there which muster had started and stopped.
+func (r *Reconciler) TakeAway(p netip.Prefix) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have, err := r.lo.ListAddresses()
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(have, func(a address) bool { return a.Prefix == p }); i >= 0 {
+		return r.remove(have[i])
+	}
+	return nil
+}
+
 // pass compares and writes, once. The caller holds mu.
 func (r *Reconciler) pass(ctx context.Context) error {
 	if r.desired == nil {

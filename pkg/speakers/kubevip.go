@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/layout"
@@ -33,6 +35,7 @@ type container struct {
 	ImagePullPolicy string          `yaml:"imagePullPolicy"`
 	Args            []string        `yaml:"args"`
 	Env             []envVar        `yaml:"env"`
+	Resources       resources       `yaml:"resources"`
 	SecurityContext securityContext `yaml:"securityContext"`
 	VolumeMounts    []volumeMount   `yaml:"volumeMounts"`
 }
@@ -49,6 +52,10 @@ type valueFrom struct {
 
 type fieldRef struct {
 	FieldPath string `yaml:"fieldPath"`
+}
+
+type resources struct {
+	Limits map[string]string `yaml:"limits"`
 }
 
 type securityContext struct {
@@ -155,7 +162,7 @@ func kubeVIPEnv(address netip.Addr, s session, routerID netip.Addr, peers []stri
 		{Name: "cp_namespace", Value: "kube-system"},
 		{Name: "port", Value: strconv.Itoa(apiServerPort)},
 		{Name: "vip_interface", Value: "lo"}, // lo:0 is a label, no link: kube-vip would end at once
-		{Name: "address", Value: address.String()},
+		{Name: envAddress, Value: address.String()},
 		{Name: "vip_nodename", ValueFrom: &valueFrom{fieldRef{"spec.nodeName"}}},
 		{Name: "bgp_as", Value: strconv.FormatUint(uint64(s.as), 10)},
 		{Name: "bgp_routerid", Value: routerID.String()},
@@ -167,17 +174,45 @@ func kubeVIPEnv(address netip.Addr, s session, routerID netip.Addr, peers []stri
 		// certificate has the name kubernetes, and none for localhost.
 		{Name: "control_plane_health_check_address", Value: fmt.Sprintf("https://%s:%d/livez", localAPIServer, apiServerPort)},
 		{Name: "control_plane_health_check_ca_path", Value: ca},
+		// Whole seconds. Withdrawn at most 3 s after the API server stopped to answer, 2 s
+		// after it was gone; an etcd that elects for less than 2 s is borne.
+		{Name: "control_plane_health_check_period_seconds", Value: "1"},
+		{Name: "control_plane_health_check_timeout_seconds", Value: "1"},
+		{Name: "control_plane_health_check_failure_threshold", Value: "2"},
 		{Name: "prometheus_server", Value: KubeVIPMetrics}, // by default on all addresses
 	}
+}
+
+// KubeVIPAddress returns the address that a manifest of muster's has kube-vip announce,
+// and put on lo; false for a manifest of anybody else.
+func KubeVIPAddress(manifest []byte) (netip.Addr, bool) {
+	var pod object[podSpec]
+	if yaml.Unmarshal(manifest, &pod) != nil || pod.Metadata.Labels[managedBy] != muster {
+		return netip.Addr{}, false
+	}
+	for _, c := range pod.Spec.Containers {
+		for _, e := range c.Env {
+			if e.Name == envAddress {
+				a, err := netip.ParseAddr(e.Value)
+				return a, err == nil
+			}
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // KubeVIPMetrics is where kube-vip listens while it runs.
 const KubeVIPMetrics = "127.0.0.1:2112"
 
 const (
+	envAddress     = "address"
 	apiServerPort  = 6443
 	localAPIServer = "kubernetes" // by the pod's hostAliases
 )
+
+// kubeVIPMemory bounds what v1.2.3 keeps of every check: 3.5 KB (measured), 300 MB a
+// day with one each second.
+const kubeVIPMemory = "512Mi"
 
 func kubeVIPPod(image string, env []envVar) podSpec {
 	ca := path.Join(layout.KubernetesPKI, "ca.crt")
@@ -187,6 +222,7 @@ func kubeVIPPod(image string, env []envVar) podSpec {
 		HostAliases:       []hostAlias{{"127.0.0.1", []string{localAPIServer}}},
 		Containers: []container{{
 			Name: "kube-vip", Image: image, ImagePullPolicy: "IfNotPresent", Args: []string{"manager"}, Env: env,
+			Resources:       resources{map[string]string{"memory": kubeVIPMemory}},
 			SecurityContext: securityContext{capabilities{Add: []string{"NET_ADMIN", "NET_RAW"}, Drop: []string{"ALL"}}},
 			VolumeMounts:    []volumeMount{{"kubeconfig", layout.AdminConf, true}, {"ca", ca, true}},
 		}},

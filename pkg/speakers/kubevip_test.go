@@ -67,6 +67,15 @@ func TestKubeVIP(t *testing.T) {
 			t.Errorf("%s is called %q", file, document)
 		}
 		compare(t, file, text)
+		want := netip.MustParseAddrPort(row.endpoint).Addr()
+		if a, ours := KubeVIPAddress([]byte(text)); a != want || !ours {
+			t.Errorf("%s: the address in it is %s (%t), want %s", file, a, ours, want)
+		}
+		for _, other := range []string{strings.Replace(text, "by: muster", "by: Helm", 1), "", "{", "[]"} {
+			if a, ours := KubeVIPAddress([]byte(other)); ours {
+				t.Errorf("%q is taken for muster's, with the address %s", other, a)
+			}
+		}
 	}
 }
 
@@ -92,6 +101,9 @@ func TestKubeVIPTraps(t *testing.T) {
 		// certificate is for kubernetes, not for localhost or 127.0.0.1.
 		"control_plane_health_check_address": "https://kubernetes:6443/livez",
 		"control_plane_health_check_ca_path": "/etc/kubernetes/pki/ca.crt",
+		// The defaults, 5, 3 and 3, withdraw after 14.5 s.
+		"control_plane_health_check_period_seconds": "1", "control_plane_health_check_timeout_seconds": "1",
+		"control_plane_health_check_failure_threshold": "2",
 		// :2112 is all addresses, the public one too.
 		"prometheus_server": "127.0.0.1:2112",
 	} {
@@ -117,6 +129,8 @@ func TestKubeVIPTraps(t *testing.T) {
 		"- name: ca\n          mountPath: /etc/kubernetes/pki/ca.crt\n          readOnly: true\n",
 		"- name: kubeconfig\n          mountPath: /etc/kubernetes/admin.conf\n          readOnly: true\n",
 		"- name: ca\n      hostPath:\n        path: /etc/kubernetes/pki/ca.crt\n        type: File\n",
+		// It keeps some memory of every check.
+		"resources:\n        limits:\n          memory: 512Mi\n",
 		"hostNetwork: true\n", "image: ghcr.io/kube-vip/kube-vip:v1.2.3\n", "- NET_ADMIN\n",
 	} {
 		if !strings.Contains(text, piece) {

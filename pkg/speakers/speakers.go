@@ -80,7 +80,9 @@ type metadata struct {
 }
 
 // labels are on every object, so that `kubectl get -l` finds them.
-func labels() map[string]string { return map[string]string{"app.kubernetes.io/managed-by": "muster"} }
+func labels() map[string]string { return map[string]string{managedBy: muster} }
+
+const managedBy, muster = "app.kubernetes.io/managed-by", "muster"
 
 // document makes an object.
 func document[S any](apiVersion, kind string, m metadata, spec S) Document {

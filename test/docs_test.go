@@ -22,6 +22,7 @@ var explained = []string{
 	"pkg/bootstrap/*.go",
 	"pkg/election/decree.go", "pkg/election/problems.go", "pkg/election/receive.go", "pkg/election/roll.go", "pkg/election/settle.go",
 	"pkg/announce/diagnose.go", "pkg/announce/plan.go", "pkg/announce/probe.go",
+	"pkg/discovery/*.go",
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/plan/*.go", "pkg/speakers/*.go",
 	"pkg/durable/*.go", "pkg/firewall/*.go",
 	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/changes.go", "pkg/network/kernel.go", "pkg/network/host.go",
@@ -31,7 +32,7 @@ var explained = []string{
 	"pkg/directory/approval.go", "pkg/directory/remove.go", "pkg/directory/revoked.go", "pkg/directory/replicas.go", "pkg/revocation/*.go",
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
-	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/net.go", "cmd/bootstrap/netreset.go", "cmd/bootstrap/netroutes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
+	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/net.go", "cmd/bootstrap/netreset.go", "cmd/bootstrap/netroutes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/search.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
 	"cmd/bootstrap/trust.go", "cmd/bootstrap/revoked.go", "cmd/bootstrap/approve.go",
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -58,6 +57,7 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *s
 		return nil, none, errors.Join(err, enrolment.Close(), agents.Close())
 	}
 	seen.group = group
+	seen.search = newSearch(c, self, seen, server.Settled, log)
 	called := rpc.NewClient(spec.Ports.Agents, func(inst string) *tls.Config { return bar.list.Client(t.agentClient(inst), nil) }, identify)
 	run := func(ctx context.Context) error {
 		work, ctx := errgroup.WithContext(ctx)
@@ -67,12 +67,13 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *s
 		work.Go(func() error {
 			return rpc.Serve(ctx, agents, bar.list.Track(t.agentServer()), rpc.AgentHandler(server, bar.identify), log)
 		})
-		work.Go(func() error { return seen.run(ctx, spec) })
+		work.Go(func() error { return seen.run(ctx) })
 		work.Go(func() error { return bar.watch(ctx, called.Forget) })
 		return work.Wait()
 	}
 	return t, bootstrap.Fabric{
 		Gossip: seen,
+		Search: seen.search,
 		Trust:  t,
 		Calls: calls{
 			enrolment: rpc.NewClient(spec.Ports.Enrolment, t.enrolment.ClientConfig, identify),
@@ -81,118 +82,6 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *s
 		},
 		Run: run,
 	}, nil
-}
-
-// seeds are the addresses where discovery says that servers may be.
-func seeds(spec cluster.Spec) []netip.Addr {
-	var out []netip.Addr
-	for _, d := range spec.Discovery {
-		out = append(out, d.Static...)
-	}
-	return out
-}
-
-// roll is gossip as the flow sees it. An own instance that answers at another
-// address too is among the peers, for the fence to judge; gossip itself keeps one
-// address for each.
-type roll struct {
-	inst    string
-	address netip.Addr
-	log     *slog.Logger
-	group   *gossip.Group
-	changes chan struct{}
-
-	mu   sync.Mutex
-	twin netip.Addr
-}
-
-func newRoll(inst string, address netip.Addr, log *slog.Logger) *roll {
-	return &roll{inst: inst, address: address, log: log, changes: make(chan struct{}, 1)}
-}
-
-// conflict hears of every instance that gossip sees at two addresses. Only the
-// two that are meant stop voting: else one copied disk would stop everybody.
-func (r *roll) conflict(c gossip.Conflict) {
-	r.log.Warn("one instance answers at two addresses: a disk was copied, or a server came back at another address",
-		"inst", c.Inst, "address", c.Addresses[0], "other", c.Addresses[1])
-	if c.Inst != r.inst {
-		return
-	}
-	for _, a := range c.Addresses {
-		if a != r.address {
-			r.mu.Lock()
-			r.twin = a
-			r.mu.Unlock()
-		}
-	}
-	r.nudge()
-}
-
-// nudge leaves one change to be read.
-func (r *roll) nudge() {
-	select {
-	case r.changes <- struct{}{}:
-	default: // one is there
-	}
-}
-
-// forward joins the group's changes with those of conflict.
-func (r *roll) forward(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.group.Changes():
-			r.nudge()
-		}
-	}
-}
-
-// run looks for peers and tells of changes until ctx ends.
-func (r *roll) run(ctx context.Context, spec cluster.Spec) error {
-	work, ctx := errgroup.WithContext(ctx)
-	work.Go(func() error {
-		err := r.group.Run(ctx, func() []netip.Addr { return seeds(spec) })
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	})
-	work.Go(func() error { return r.forward(ctx) })
-	return work.Wait()
-}
-
-func (r *roll) Peers() []bootstrap.Peer {
-	var out []bootstrap.Peer
-	r.mu.Lock()
-	if r.twin.IsValid() {
-		out = append(out, bootstrap.Peer{Inst: r.inst, Address: r.twin})
-	}
-	r.mu.Unlock()
-	for _, p := range r.group.Peers() {
-		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Flags: bootstrap.Flags{
-			Eligible: p.Flags.Has(gossip.Eligible), Decided: p.Flags.Has(gossip.Decided),
-			Sealed: p.Flags.Has(gossip.Sealed), ControlPlane: p.Flags.Has(gossip.ControlPlane),
-			Joining: p.Flags.Has(gossip.Joining),
-		}})
-	}
-	return out
-}
-
-func (r *roll) Changes() <-chan struct{} { return r.changes }
-
-func (r *roll) SetFlags(f bootstrap.Flags) { r.group.SetFlags(gossipFlags(f)) }
-
-func gossipFlags(f bootstrap.Flags) gossip.Flags {
-	var out gossip.Flags
-	for flag, set := range map[gossip.Flags]bool{
-		gossip.Eligible: f.Eligible, gossip.Decided: f.Decided, gossip.Sealed: f.Sealed, gossip.ControlPlane: f.ControlPlane, gossip.Joining: f.Joining,
-	} {
-		if set {
-			out |= flag
-		}
-	}
-	return out
 }
 
 // calls picks the port for each call.

@@ -134,6 +134,9 @@ func TestConnect(t *testing.T) {
 	one, two := connectAt(t, c, "127.0.0.2", id("1")), connectAt(t, c, "127.0.0.3", id("2"))
 	one.sees(t, "the other", at(id("2"), "127.0.0.3"))
 	two.sees(t, "the other", at(id("1"), "127.0.0.2"))
+	if found := one.fabric.Search.Report(); len(found.Ways) != 1 || found.Ways[0].Name != "static" || len(found.Found) != 2 || found.Found[0].Address != two.at {
+		t.Errorf("discovery reports %+v", found)
+	}
 	status, err := one.fabric.Calls.Status(t.Context(), agent.Peer{Inst: id("2"), Address: two.at})
 	if err != nil || status.Phase != member.Metadata {
 		t.Errorf("status of the other: %+v, %v", status, err)

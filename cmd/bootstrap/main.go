@@ -41,6 +41,7 @@ type command struct {
 var commands = []command{
 	{"agent", "bring this server into its cluster and keep it there (muster.service)", agentCommand},
 	{"status", "show how far every server is, and why one waits", statusCommand},
+	{"peers", "show where this server looks for others, and whom it found", peersCommand},
 	{"quorum", "let a majority decide where servers never come", quorumCommand},
 	{"supersede", "replace a dead server that was to build the first control plane", supersedeCommand},
 	{"approve", "let a server in that waits for a person", approveCommand},

@@ -70,7 +70,7 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 	}
 	s.state = state
 	out = bootstrap.Settled{
-		Self:  bootstrap.Self{Inst: state.Inst, HW: state.Hardware.HW, Node: node, Eligible: eligible},
+		Self:  bootstrap.Self{Inst: state.Inst, HW: state.Hardware.HW, Node: node, Device: d, Eligible: eligible},
 		State: state, Origin: origin, Boot: s.boot,
 		Text:     strings.Join(nonEmpty(found.Text, text), "; "),
 		Evidence: traces,

@@ -118,13 +118,17 @@ type summary struct {
 	Join          string   `json:"join,omitempty"` // CA of the cluster that servers with this file join
 }
 
-// summarise renders the user-data with a secret of zeros, for its size.
+// summarise renders the user-data with secrets of zeros, for its size.
 func summarise(c cluster.Cluster) (summary, error) {
 	secret, err := cluster.NewSecret(bytes.NewReader(make([]byte, 64)))
 	if err != nil {
 		return summary{}, err
 	}
 	c.Secret = secret
+	if len(c.Spec.PacketAPIs()) > 0 {
+		const likely = 32 // characters of a token
+		c.APIToken = cluster.Secret(strings.Repeat("0", likely))
+	}
 	data, err := userdata.Render(c, userdata.Options{})
 	if err != nil {
 		return summary{}, err

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -17,7 +14,7 @@ import (
 )
 
 var renderCommand = command{
-	name: "render", args: "[-f FILE] [--lock FILE] [--secret FILE] [--format FORMAT] [--join --ca HASH] [...] > user-data",
+	name: "render", args: "[-f FILE] [--lock FILE] [--secret FILE] [--api-token FILE] [--format FORMAT] [--join --ca HASH] [...] > user-data",
 	summary: "print the user-data that servers boot with",
 	help: `Prints user-data: the cluster file with the secret, the fetch script, and the units.
 Paste it into the provider's form or hand it to a command line; it is the same for
@@ -37,6 +34,9 @@ JSON object a line, to standard output. All of these vote together. They differ 
 nothing but who may become a control plane, and in that with platform static each
 server gets its own description only.
 
+With discovery by packetAPI it holds the API's token too, from --api-token or
+NAME.api-token beside the cluster file. Make the token read-only.
+
 With --join it is for servers that come to a cluster which has formed: they never
 vote, and believe in the cluster with that CA only. Servers that found the cluster
 boot without it.
@@ -53,6 +53,7 @@ Examples:
 		var r renderFlags
 		file, lock := fileFlag(set), lockFlag(set)
 		set.StringVar(&r.secret, "secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
+		set.StringVar(&r.token, "api-token", "", "the `file` with the token of discovery by packetAPI (default: NAME.api-token beside the cluster file)")
 		set.StringVar(&r.format, "format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime, ignition or dir")
 		set.StringVar(&r.limit, "limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
 		set.BoolVar(&r.join, "join", false, "for servers that join a formed cluster; needs --ca")
@@ -76,7 +77,8 @@ Examples:
 
 // renderFlags are the flags of render as they were given.
 type renderFlags struct {
-	file, lock, secret      string
+	file, lock string
+	secretFiles
 	format, limit           string
 	join                    bool
 	ca                      string
@@ -165,10 +167,7 @@ func render(s streams, r renderFlags) error {
 			return err
 		}
 	}
-	if r.secret == "" {
-		r.secret = filepath.Join(filepath.Dir(r.file), c.Metadata.Name+".secret")
-	}
-	if c.Secret, err = readSecret(s, r.secret); err != nil {
+	if err := r.read(s, r.file, &c); err != nil {
 		return err
 	}
 	one := userdata.Server{Name: r.server, Role: member.Role(r.role)}
@@ -192,22 +191,4 @@ func render(s streams, r renderFlags) error {
 		return writeFiles(r.dir, c, servers, r.options)
 	}
 	return writeLines(s.out, c, servers, r.options)
-}
-
-// readSecret reads the secret file and warns when others can read it too.
-func readSecret(s streams, path string) (cluster.Secret, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", exitError{exitData, fmt.Errorf("the secret file %s does not exist; name the one that userdata init wrote with --secret", path)}
-	} else if err != nil {
-		return "", err
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 && os.PathSeparator == '/' {
-		fmt.Fprintf(s.err, "%s: warning: others can read the secret, its mode is %04o (chmod 600 %s)\n", path, info.Mode().Perm(), path)
-	}
-	secret, err := cluster.ParseSecret(data)
-	if err != nil {
-		return "", exitError{exitData, fmt.Errorf("%s: %w", path, err)}
-	}
-	return secret, nil
 }

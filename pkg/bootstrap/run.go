@@ -66,12 +66,14 @@ type Settled struct {
 type Self struct {
 	Inst, HW string
 	Node     plan.Node
+	Device   device.Device
 	Eligible bool
 }
 
 // Fabric is what connects this server with the others.
 type Fabric struct {
 	Gossip Gossip
+	Search Search
 	Calls  Calls
 	Trust  Trust
 	State  StateStore

@@ -52,6 +52,11 @@ type Gossip interface {
 	SetFlags(Flags)
 }
 
+// Search looks for servers that gossip does not know yet.
+type Search interface {
+	Report() member.Discovery
+}
+
 // Calls reach other agents: Vote and Enrol on the enrolment port, the rest on
 // the agent port.
 type Calls interface {

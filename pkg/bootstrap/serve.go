@@ -36,6 +36,7 @@ func (s *Server) Status(context.Context) member.Status {
 		status.NodeCA = a.Kubernetes.NodeCA()
 		texts = append(texts, a.fence.problems()...)
 		texts = append(texts, a.surplus.problems(a.Now())...)
+		texts = append(texts, a.searchProblems()...)
 	}
 	if lost := a.lost.Load(); lost != nil {
 		texts = append(texts, *lost)

@@ -197,7 +197,7 @@ func (w *world) start(s *testServer, spec cluster.Cluster) {
 			s.flags.Joining = spec.Spec.Join.CA != ""
 			w.mu.Unlock()
 			w.gossip()
-			return Fabric{Gossip: s, Calls: fakeCalls{w, s}, Trust: s, State: s,
+			return Fabric{Gossip: s, Search: noSearch{}, Calls: fakeCalls{w, s}, Trust: s, State: s,
 				GoStands: func(epoch uint64) error {
 					w.mu.Lock()
 					defer w.mu.Unlock()
@@ -297,6 +297,11 @@ func (s *testServer) Finish(step string) error {
 	s.journal[step] = "done"
 	return nil
 }
+
+// noSearch is for servers that gossip brings together.
+type noSearch struct{}
+
+func (noSearch) Report() member.Discovery { return member.Discovery{} }
 
 // Gossip.
 

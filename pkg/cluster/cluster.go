@@ -30,6 +30,9 @@ type Cluster struct {
 	// `userdata render` puts it into the copy that lies on a server
 	// (/etc/muster/cluster.yaml, 0600). 32 random bytes in base64.
 	Secret Secret `yaml:"secret,omitempty"`
+	// APIToken reads the list of devices for discovery by packetAPI. It is refused in
+	// the operator's file like the secret, and `userdata render --api-token FILE` adds it.
+	APIToken Secret `yaml:"apiToken,omitempty"`
 	// Lock is refused in the operator's file likewise: what a server installs, by
 	// digest. `userdata render` copies it from the lock file.
 	Lock []Pin `yaml:"lock,omitempty"`
@@ -204,13 +207,6 @@ type TimePolicy struct {
 	// Require is sync (the kernel says that the clock is synchronised), peers (it is
 	// within 5 s of the median of a quorum), or auto: sync, else peers after 60 s.
 	Require string `yaml:"require,omitempty" allowed:"auto sync peers"`
-}
-
-// Discovery is one way to find the first peers; exactly one field is set.
-type Discovery struct {
-	// Static lists private addresses of founding servers. One that boots is enough,
-	// so name more than may be missing.
-	Static []netip.Addr `yaml:"static,omitempty"`
 }
 
 // AgentSource says where muster-fetch gets the agent. Without URLs the agent

@@ -276,7 +276,7 @@ func (d *decoder) free(n *yaml.Node, path string, v reflect.Value) {
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for i := range t.NumField() {
-		if key := fieldKey(t.Field(i)); key != "secret" && key != "lock" { // never offered to operators
+		if key := fieldKey(t.Field(i)); key != "secret" && key != "lock" && key != "apiToken" { // never offered to operators
 			keys = append(keys, key)
 		}
 	}

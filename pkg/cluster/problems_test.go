@@ -368,7 +368,7 @@ func TestProblems(t *testing.T) {
 			"9:5: spec.static: describes 1 server, but 2 servers are expected (describe every server that gets this user-data)",
 		}},
 		{"static, none", staticFile, "  platform: static", "  platform: static\n  discovery: [{}]", []string{
-			"7:15: spec.discovery[0].static: is missing (such as static: [10.99.14.9])",
+			"7:15: spec.discovery[0].static: is missing (such as static: [10.99.14.9]; or subnet: private, dns: NAME, multicast: true, packetAPI: {…}, eip: true)",
 		}},
 		{"static, gateway", staticFile, "gateway: 10.99.14.8", "gateway: 10.99.14.7", []string{
 			"13:45: spec.static[0].addresses[0].gateway: 10.99.14.7 is not in 10.99.14.8/31, so the server cannot reach it (the router's address in that subnet; is the length right?)",

@@ -57,6 +57,16 @@ func NewID(random io.Reader) (string, error) {
 // ParseSecret reads a secret file: the secret on the one line that is neither
 // empty nor a comment. Its errors never show the value.
 func ParseSecret(data []byte) (Secret, error) {
+	line, err := onlyLine(data)
+	if err != nil {
+		return "", fmt.Errorf("the secret file %w: the secret as `userdata init` wrote it", err)
+	}
+	s := Secret(line)
+	return s, s.check()
+}
+
+// onlyLine is the one line that is neither empty nor a comment.
+func onlyLine(data []byte) (string, error) {
 	var found []string
 	for line := range strings.SplitSeq(string(data), "\n") {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
@@ -64,10 +74,9 @@ func ParseSecret(data []byte) (Secret, error) {
 		}
 	}
 	if len(found) != 1 {
-		return "", fmt.Errorf("the secret file has %d lines that are no comment, expected exactly one: the secret as `userdata init` wrote it", len(found))
+		return "", fmt.Errorf("has %d lines that are no comment, expected exactly one", len(found))
 	}
-	s := Secret(found[0])
-	return s, s.check()
+	return found[0], nil
 }
 
 // check says whether s can be a cluster's secret.

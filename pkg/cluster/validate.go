@@ -64,6 +64,17 @@ func (v *validator) secret(server bool) {
 			v.errorf("secret", "render the user-data again", "%v", err)
 		}
 	}
+	_, token := v.values["apiToken"]
+	switch wanted := len(v.Spec.PacketAPIs()) > 0; {
+	case !server && token:
+		v.errorf("apiToken", "remove it here; write it to a file of its own, and `userdata render --api-token FILE` adds it", "does not belong into the cluster file, which people share")
+	case server && wanted && !token:
+		v.missing("apiToken", "`userdata render --api-token FILE` adds it; discovery by packetAPI needs it")
+	case server && token:
+		if err := checkToken(v.APIToken); err != nil {
+			v.errorf("apiToken", "render the user-data again", "%v", err)
+		}
+	}
 }
 
 func (v *validator) servers() {
@@ -168,35 +179,6 @@ func (v *validator) source() {
 	}
 	if m.Deadline != 0 && (m.Deadline < 10*time.Second || m.Deadline > time.Hour) {
 		v.errorf(at+".deadline", "10s to 1h; 5m when left out", "%s is too short for a slow service, or too long to notice a dead one", m.Deadline)
-	}
-}
-
-func (v *validator) discovery() {
-	const at = "spec.discovery"
-	var all []string
-	for i, d := range v.Spec.Discovery {
-		if len(d.Static) == 0 {
-			v.missing(index(at, i)+".static", "such as static: [10.99.14.9]")
-		}
-		for j, a := range d.Static {
-			p := fmt.Sprintf("%s[%d].static[%d]", at, i, j)
-			if !isUnicast(a) {
-				v.errorf(p, "the private address of a founding server", "%s is no address of a server", a)
-			}
-			if slices.Contains(all, a.String()) {
-				v.errorf(p, "remove it here", "%s is listed twice", a)
-			}
-			v.example(p, a)
-			all = append(all, a.String())
-		}
-	}
-	n := v.Spec.Servers.Expect
-	if len(v.Spec.Discovery) == 0 && v.Spec.Join.CA != "" {
-		v.missing(at, "a server that joins must find the cluster: - static: [10.99.14.9, 10.99.14.11], private addresses of its servers")
-	} else if len(v.Spec.Discovery) == 0 && n > 1 {
-		v.missing(at, fmt.Sprintf("%d servers must find each other: - static: [10.99.14.9, 10.99.14.11], private addresses of founding servers", n))
-	} else if len(all) == 1 && n > 2 {
-		v.warnf(at, "list private addresses of more founding servers", "if %s does not boot, the other servers never find each other", all[0])
 	}
 }
 

@@ -236,6 +236,9 @@ func (v *validator) spans() []span {
 		}
 	}
 	for i, d := range v.Spec.Discovery {
+		if p, err := netip.ParsePrefix(d.Subnet); err == nil {
+			add(index("spec.discovery", i)+".subnet", "discovery range", p.Masked(), false)
+		}
 		for j, a := range d.Static {
 			add(fmt.Sprintf("spec.discovery[%d].static[%d]", i, j), "discovery address", single(a), false)
 		}

@@ -17,6 +17,11 @@ type Device struct {
 	// MACs are those that the platform knows of this server, lower case, sorted;
 	// empty where it names none. Describes compares them with the real ones.
 	MACs []string `json:"macs,omitempty"`
+	// Switch names the top-of-rack switch, the same for all servers on it; empty
+	// where the platform does not tell.
+	Switch string `json:"switch,omitempty"`
+	// EventsURL takes POSTs of this server's progress; empty where there is none.
+	EventsURL string `json:"eventsURL,omitempty"`
 }
 
 // Address is one address of a server with its gateway.
@@ -24,6 +29,9 @@ type Address struct {
 	Prefix  netip.Prefix `json:"prefix"` // address and length, such as 10.99.14.9/31
 	Gateway netip.Addr   `json:"gateway"`
 	Public  bool         `json:"public"`
+	// Block is what the platform cuts the prefixes of this network from, where it
+	// tells: the other servers of the network have theirs there too.
+	Block netip.Prefix `json:"block,omitzero"`
 }
 
 // Neighbor is one entry of bgp_neighbors: the same session data for every peer

@@ -54,7 +54,7 @@ func start(t *testing.T, w *wire, i int, seeds []netip.Addr, change ...func(*Con
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- g.Run(ctx, func() []netip.Addr { return seeds }) }()
+	go func() { ended <- g.Run(ctx, func() []netip.Addr { return seeds }, nil) }()
 	var once sync.Once
 	n := &node{Group: g, port: p}
 	n.stop = func() {
@@ -306,4 +306,66 @@ func TestJoinRefuses(t *testing.T) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}
 	}
+}
+
+// Asking an address tells whether a server of the group is there. A stranger does
+// not answer, nor does a server that is off.
+func TestAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		a, b := start(t, w, 1, nil), start(t, w, 2, nil)
+		stranger := start(t, w, 3, nil, func(c *Config) { c.Key = bytes.Repeat([]byte{8}, 32) })
+		for at, want := range map[netip.Addr]bool{addr(2): true, addr(3): false, addr(4): false} {
+			began := time.Now()
+			if got := a.Ask(at); got != want {
+				t.Errorf("%s answers: %v", at, got)
+			}
+			if took := time.Since(began); took > 500*time.Millisecond {
+				t.Errorf("asking %s took %v", at, took)
+			}
+		}
+		if !everybodySees(1, stranger)() {
+			t.Error("who was asked with another key sees somebody")
+		}
+		end(t, a, b, stranger)
+	})
+}
+
+// A server that is alone tries an address as soon as it hears of it, however long its
+// pauses have become.
+func TestNewsAreTriedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		a := start(t, w, 1, nil)
+		config := a.config
+		config.Inst, config.HW, config.Address, config.Transport = inst(2), hw(2), addr(2), w.plug(addr(2))
+		g, err := Join(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var seeds []netip.Addr
+		news := make(chan struct{}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- g.Run(ctx, func() []netip.Addr {
+				mu.Lock()
+				defer mu.Unlock()
+				return seeds
+			}, news)
+		}()
+		time.Sleep(time.Minute)
+		mu.Lock()
+		seeds = first(1)
+		mu.Unlock()
+		news <- struct{}{}
+		if took := within(t, 20*time.Second, "they meet", everybodySees(2, a)); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		cancel()
+		<-ended
+		_ = g.list.Shutdown()
+		end(t, a)
+	})
 }

@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,23 +20,42 @@ const (
 	aloneMost    = 10 * time.Second
 	rejoinEvery  = 10 * time.Second
 	settledEvery = time.Minute // only seeds that are not seen: a network that was cut heals
+	// aloneAtOnce bounds the dials of a round: a list of devices may have hundreds of
+	// addresses, and each dial is a connection and a full exchange.
+	aloneAtOnce = 16
 )
 
 // Run finds the other servers and stays until ctx ends, whose error it returns.
 // seeds gives addresses to try; it is called for every round, own address and
-// known members may be among them. Dials run side by side, so that a seed that
-// does not answer holds up nobody.
-func (g *Group) Run(ctx context.Context, seeds func() []netip.Addr) error {
+// known members may be among them. A value of news begins a round at once, for a
+// server that is alone. Dials run side by side, so that a seed that does not answer
+// holds up nobody.
+func (g *Group) Run(ctx context.Context, seeds func() []netip.Addr, news <-chan struct{}) error {
 	alone := aloneFirst
 	for {
 		targets, wait := g.round(seeds(), &alone)
 		for _, target := range targets {
 			g.dial(target)
 		}
+		if err := g.pause(ctx, jitter(wait), news); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for the next round.
+func (g *Group) pause(ctx context.Context, wait time.Duration, news <-chan struct{}) error {
+	over := time.After(wait)
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(jitter(wait)):
+		case <-over:
+			return nil
+		case <-news:
+			if len(g.Peers()) < 2 {
+				return nil
+			}
 		}
 	}
 }
@@ -58,7 +78,8 @@ func (g *Group) round(seeds []netip.Addr, alone *time.Duration) ([]netip.Addr, t
 	if len(members) == 0 {
 		wait := *alone
 		*alone = min(2*wait, aloneMost)
-		return unseen, wait
+		rand.Shuffle(len(unseen), func(i, j int) { unseen[i], unseen[j] = unseen[j], unseen[i] })
+		return unseen[:min(len(unseen), aloneAtOnce)], wait
 	}
 	*alone = aloneFirst
 	settled := g.config.Settled != nil && g.config.Settled()
@@ -91,6 +112,15 @@ func (g *Group) dial(target netip.Addr) {
 		delete(g.dialing, target)
 		g.mu.Unlock()
 	})
+}
+
+// Ask says whether a server of this group answers at an address, within half a
+// second: one encrypted packet there and one back. Others stay silent, because they
+// cannot read it.
+func (g *Group) Ask(at netip.Addr) bool {
+	// An empty name asks whoever is there.
+	_, err := g.list.Ping("", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, g.config.Port)))
+	return err == nil
 }
 
 // jitter spreads servers that were powered on together.

@@ -32,7 +32,7 @@ func TestRealSockets(t *testing.T) {
 			t.Fatal(err)
 		}
 		groups = append(groups, g)
-		go func() { ended <- g.Run(ctx, func() []netip.Addr { return []netip.Addr{local(1), local(9)} }) }()
+		go func() { ended <- g.Run(ctx, func() []netip.Addr { return []netip.Addr{local(1), local(9)} }, nil) }()
 	}
 	deadline := time.After(20 * time.Second)
 	for _, g := range groups {

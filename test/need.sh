@@ -25,6 +25,8 @@ wget                      wget                   and with it
 systemd-analyze           systemd                tests verify the units
 cloud-init                cloud-init             tests check user-data against its schema, and run it
 shellcheck                shellcheck             tests check user-data that is a script
+zsh                       zsh                    tests read the completion for it
+fish                      fish                   and let it complete
 unshare                   util-linux             tests run in namespaces of their own"
 e2e="$build
 ip                        iproute2               servers hang on network namespaces

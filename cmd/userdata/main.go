@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 )
 
 // Exit codes are part of the interface (docs/cli.md).
@@ -44,9 +45,14 @@ type streams struct {
 type command struct {
 	name, args, summary, help string
 	flags                     func(*flag.FlagSet) func(context.Context, streams, []string) error
+	hidden                    bool // from the list of commands
 }
 
-var commands = []command{initCommand, lockCommand, checkCommand, renderCommand}
+// commands, in the order in which one needs them.
+var commands = []command{initCommand, lockCommand, checkCommand, renderCommand, showCommand, schemaCommand, versionCommand}
+
+// allCommands are the commands, and those that tell of all of them.
+func allCommands() []command { return append(slices.Clone(commands), completionCommand()) }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -65,7 +71,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		usage(stdout)
 		return 0
 	}
-	for _, c := range commands {
+	for _, c := range allCommands() {
 		if c.name == args[0] {
 			return c.run(ctx, args[1:], streams{stdin, stdout, stderr})
 		}
@@ -120,8 +126,10 @@ func usage(w io.Writer) {
 Usage: userdata COMMAND [flags]
 
 `)
-	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s%s\n", c.name, c.summary)
+	for _, c := range allCommands() {
+		if !c.hidden {
+			fmt.Fprintf(w, "  %-12s%s\n", c.name, c.summary)
+		}
 	}
 	fmt.Fprint(w, `
 Example:

@@ -70,7 +70,7 @@ func reference(t *testing.T) string {
 	fmt.Fprintf(&b, intro, strings.Join(lines, "\n"), good)
 	defaults := withDefaults(Cluster{Spec: Spec{Platform: PlatformPacket}})
 	section(&b, docs, "", reflect.ValueOf(defaults))
-	fmt.Fprintf(&b, "\n## Versions of Kubernetes\n\nAccepted: %s. From these patch releases on, `kubeadm init` needs nothing but the API server of its own server;\nbefore, it went through the endpoint, and the Elastic IP is nowhere until that API server is healthy.\n", accepted)
+	fmt.Fprintf(&b, "\n## Versions of Kubernetes\n\nAccepted: %s. From these patch releases on, `kubeadm init` needs nothing but the API server of its own server;\nbefore, it went through the endpoint, and the Elastic IP is nowhere until that API server is healthy.\n", AcceptedVersions)
 	b.WriteString("\n## Ports that are taken\n\n`spec.ports` may not name them:\n\n| ports | taken by |\n|---|---|\n")
 	for _, p := range takenPorts {
 		ports := fmt.Sprint(p.from)

@@ -14,8 +14,8 @@ import (
 // Source: kubernetes/kubernetes#138449 and its backports.
 var oldestPatch = map[int]int{34: 10, 35: 8, 36: 1, 37: 0}
 
-// accepted lists the versions of oldestPatch for people.
-const accepted = "v1.34.10+, v1.35.8+, v1.36.1+, v1.37.0+"
+// AcceptedVersions lists the versions of oldestPatch for people.
+const AcceptedVersions = "v1.34.10+, v1.35.8+, v1.36.1+, v1.37.0+"
 
 var release = regexp.MustCompile(`^v1\.(\d{1,3})\.(\d{1,3})$`)
 
@@ -28,12 +28,12 @@ func (v *validator) kubernetes() {
 	case m == nil && release.MatchString("v"+k.Version):
 		v.errorf(at+".version", "write v"+k.Version, "%q lacks the v that Kubernetes releases begin with", k.Version)
 	case m == nil:
-		v.errorf(at+".version", "a full release such as v1.36.3; accepted: "+accepted, "%q is not a release", abbreviate(k.Version))
+		v.errorf(at+".version", "a full release such as v1.36.3; accepted: "+AcceptedVersions, "%q is not a release", abbreviate(k.Version))
 	default:
 		minor, _ := strconv.Atoi(m[1]) // at most three digits
 		patch, _ := strconv.Atoi(m[2])
 		if oldest, known := oldestPatch[minor]; !known {
-			v.errorf(at+".version", "accepted: "+accepted, "%s is not a version that this muster was built for", k.Version)
+			v.errorf(at+".version", "accepted: "+AcceptedVersions, "%s is not a version that this muster was built for", k.Version)
 		} else if patch < oldest {
 			v.errorf(at+".version", fmt.Sprintf("take v1.%d.%d or a later patch", minor, oldest), "%s is too old: its kubeadm init waits for the endpoint, which answers only after init", k.Version)
 		}

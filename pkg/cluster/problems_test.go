@@ -197,7 +197,7 @@ func TestProblems(t *testing.T) {
 		}},
 		{"join", good, "  discovery:", "  join: {ca: sha256:E3B0, token: x}\n  discovery:", []string{
 			"11:14: spec.join.ca: \"sha256:E3B0\" is not the hash of a CA (sha256: and 64 lower-case hex digits, as `bootstrap status -o json` on a server of the cluster shows it as caHash)",
-			"11:27: spec.join.token: unknown key (leave it out: servers enrol with the secret, and kubeadm's tokens are made when they are needed)",
+			"11:27: spec.join.token: unknown key (keys here: ca)",
 		}},
 		{"join without a hash", good, "  discovery:", "  join:\n  discovery:", []string{
 			"11:3: spec.join.ca: is missing (such as ca: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855)",

@@ -165,7 +165,6 @@ var calledElsewhere = map[string]string{
 	"clusterName":          "write metadata.name",
 	"replicas":             "write servers.expect, all servers, and servers.controlPlanes, how many of them are control planes",
 	"workers":              "servers.expect counts all servers; those that are no control planes are workers",
-	"token":                "leave it out: servers enrol with the secret, and kubeadm's tokens are made when they are needed",
 	"certificateKey":       "leave it out: agents hand the keys over",
 	"vip":                  "write network.elasticIPs: [{address: IP/32, on: control-planes}] and kubernetes.endpoint: IP:6443",
 	"cni":                  "leave it out: muster installs no network add-on; apply one when the cluster has formed",

@@ -15,6 +15,7 @@ import (
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/plan"
+	"github.com/mustermetal/muster/pkg/shape"
 	"github.com/mustermetal/muster/pkg/speakers"
 )
 
@@ -39,11 +40,12 @@ func TestNetworkExamples(t *testing.T) {
 			if len(problems) > 0 {
 				t.Fatalf("userdata check would say: %v", problems)
 			}
-			raw, err := os.ReadFile("../pkg/device/testdata/packet/" + document)
+			raw, err := os.ReadFile("../pkg/shape/testdata/packet/" + document)
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := device.ParsePacket(raw)
+			packet, _ := shape.Of(cluster.PlatformPacket)
+			d, err := packet.Device(shape.Documents{"metadata": raw})
 			if err != nil {
 				t.Fatal(err)
 			}

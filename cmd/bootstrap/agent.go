@@ -135,7 +135,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 	return bootstrap.Machine{
 		Cluster: c, Log: log, Now: time.Now,
 		Notify:     func(text string) { notifyOnce(log, systemd.Status(text)) },
-		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, hardware: readHardware, log: log},
+		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, machine: thisMachine(), log: log},
 		Network:    ground{network.New(layout.NetworkState, log)},
 		Firewall:   firewall.New(layout.FirewallState, log),
 		Host:       newHost(c, units, log),

@@ -119,8 +119,8 @@ func netRenderCommand(_ context.Context, args []string, stdout, stderr io.Writer
 // file describes, else this one.
 func describedServers(c cluster.Cluster, stored string) ([]speakers.Server, error) {
 	var devices []device.Device
-	for _, s := range c.Spec.Static {
-		devices = append(devices, metadata.Describe(s))
+	if c.Spec.Platform == cluster.PlatformStatic {
+		devices = metadata.Described(c.Spec.Static)
 	}
 	if len(devices) == 0 {
 		d, err := storedDevice(stored)

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -16,6 +15,7 @@ import (
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/identity"
 	"github.com/mustermetal/muster/pkg/metadata"
+	"github.com/mustermetal/muster/pkg/network"
 )
 
 // platform reads this server's metadata and keeps a copy for a reboot while the
@@ -25,10 +25,13 @@ type platform struct {
 	file    string // the copy, layout.Device on a server
 	// patience is how long a server that has a copy waits for the service.
 	patience time.Duration
-	// hardware tells this server's document from that of a former owner of its
-	// address.
-	hardware func() (device.Hardware, error)
+	machine  metadata.Machine
 	log      *slog.Logger
+}
+
+// thisMachine is the server that the agent runs on.
+func thisMachine() metadata.Machine {
+	return metadata.Machine{Root: os.DirFS("/"), Facts: machineFacts}
 }
 
 func readHardware() (device.Hardware, error) { return identity.ReadHardware(os.DirFS("/")) }
@@ -40,25 +43,26 @@ const copyPatience = 5 * time.Second
 // Device asks the service, or takes the copy when there is one and the service
 // gives nothing good in a few seconds.
 func (p platform) Device(ctx context.Context, report func(error)) (device.Device, error) {
-	source, policy, err := metadata.New(p.cluster.Spec, linkFacts)
-	if err != nil {
-		return device.Device{}, err
-	}
-	hardware, err := p.hardware()
-	if err != nil {
-		return device.Device{}, err
-	}
-	policy.Check = func(d device.Device) error { return d.Describes(hardware) }
 	old, err := p.stored()
 	if err != nil {
 		p.log.Warn("metadata", "error", err)
 	}
+	machine := p.machine
+	if old != nil {
+		machine.Last = old.Platform
+	}
+	reader, policy, err := metadata.New(p.cluster.Spec, machine)
+	if err != nil {
+		return device.Device{}, err
+	}
 	if old != nil {
 		policy.Deadline = min(policy.Deadline, p.patience)
 	}
-	d, err := metadata.Poll(ctx, source, policy, func(err error, _ int, _ time.Duration) { report(err) })
+	d, err := metadata.Poll(ctx, reader, policy, func(err error, _ int, _ time.Duration) { report(err) })
 	switch {
 	case err == nil:
+		f := reader.Latest()
+		p.log.Info("metadata", "platform", f.Platform, "why", f.Why, "from", strings.Join(f.From, " "), "notes", strings.Join(f.Notes, "; "))
 		err := p.store(d)
 		if old != nil && err != nil { // a formed node comes back on a full disk, too
 			p.log.Warn("metadata: the copy from an earlier boot stays as it is", "error", err)
@@ -96,27 +100,16 @@ func (p platform) stored() (*device.Device, error) {
 	return &d, nil
 }
 
-// linkFacts is what the server knows of itself, by which platform static finds
-// it in the list.
-func linkFacts() (metadata.Facts, error) {
+// machineFacts is what the kernel says of this server.
+func machineFacts() (metadata.Facts, error) {
 	var f metadata.Facts
-	host, err := os.Hostname()
-	if err != nil {
+	var err error
+	if f.Hostname, err = os.Hostname(); err != nil {
 		return f, fmt.Errorf("reading the hostname: %w", err)
 	}
-	hardware, err := readHardware()
-	if err != nil {
+	if f.Hardware, err = readHardware(); err != nil {
 		return f, err
 	}
-	f.Hostname, f.MACs = host, hardware.MACs
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return f, fmt.Errorf("reading the addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
-			f.Addresses = append(f.Addresses, prefix.Addr())
-		}
-	}
-	return f, nil
+	f.Links, err = network.Links(f.Hardware.MACs)
+	return f, err
 }

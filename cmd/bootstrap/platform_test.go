@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,13 +38,18 @@ func newMetadataService(t *testing.T) *metadataService {
 func (m *metadataService) give(answer http.HandlerFunc) { m.answer.Store(&answer) }
 
 // owner is the server that the document describes.
-func owner() (device.Hardware, error) {
-	return device.Hardware{MACs: []string{"68:05:ca:b8:f1:f8"}}, nil
+func owner() metadata.Machine {
+	return metadata.Machine{Facts: func() (metadata.Facts, error) {
+		return metadata.Facts{
+			Hardware: device.Hardware{MACs: []string{"68:05:ca:b8:f1:f8"}},
+			Links:    []device.Link{{Name: "bond0", Own: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.66.142.17/31")}}},
+		}, nil
+	}}
 }
 
 func document(t *testing.T) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../../pkg/device/testdata/packet/equinix-ibx-ny5-2021-bgp-eip.json")
+	data, err := os.ReadFile("../../pkg/shape/testdata/packet/equinix-ibx-ny5-2021-bgp-eip.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +64,7 @@ func TestPlatform(t *testing.T) {
 	good := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(whole) }
 	requireBGP := true
 	var logged bytes.Buffer
-	p := platform{file: filepath.Join(t.TempDir(), "device.json"), patience: time.Second, hardware: owner, log: slog.New(slog.NewTextHandler(&logged, nil))}
+	p := platform{file: filepath.Join(t.TempDir(), "device.json"), patience: time.Second, machine: owner(), log: slog.New(slog.NewTextHandler(&logged, nil))}
 	p.cluster.Spec = cluster.Spec{Platform: cluster.PlatformPacket,
 		MetadataSource: cluster.MetadataSource{URL: service.URL, RequireBGP: &requireBGP, Deadline: 30 * time.Second}}
 
@@ -120,7 +127,7 @@ func TestPlatformDamagedCopy(t *testing.T) {
 	whole := document(t)
 	service.give(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(whole) })
 	var logged bytes.Buffer
-	p := platform{file: filepath.Join(t.TempDir(), "device.json"), patience: time.Second, hardware: owner, log: slog.New(slog.NewTextHandler(&logged, nil))}
+	p := platform{file: filepath.Join(t.TempDir(), "device.json"), patience: time.Second, machine: owner(), log: slog.New(slog.NewTextHandler(&logged, nil))}
 	p.cluster.Spec = cluster.Spec{Platform: cluster.PlatformPacket, MetadataSource: cluster.MetadataSource{URL: service.URL, Deadline: 20 * time.Second}}
 	if err := os.WriteFile(p.file, []byte("zeros"), 0o600); err != nil {
 		t.Fatal(err)
@@ -152,7 +159,7 @@ func TestPlatformFullDisk(t *testing.T) {
 	service.give(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(whole) })
 	var logged bytes.Buffer
 	// A name that leaves no room for the one of the temporary file.
-	p := platform{file: filepath.Join(t.TempDir(), strings.Repeat("d", 250)), patience: time.Second, hardware: owner, log: slog.New(slog.NewTextHandler(&logged, nil))}
+	p := platform{file: filepath.Join(t.TempDir(), strings.Repeat("d", 250)), patience: time.Second, machine: owner(), log: slog.New(slog.NewTextHandler(&logged, nil))}
 	p.cluster.Spec = cluster.Spec{Platform: cluster.PlatformPacket, MetadataSource: cluster.MetadataSource{URL: service.URL, Deadline: 20 * time.Second}}
 	d, err := p.Device(t.Context(), func(error) {})
 	if err == nil || !strings.Contains(err.Error(), "write "+p.file) {
@@ -170,13 +177,14 @@ func TestPlatformFullDisk(t *testing.T) {
 	}
 }
 
-// TestLinkFacts: what this machine knows of itself.
-func TestLinkFacts(t *testing.T) {
-	f, err := linkFacts()
+// TestMachineFacts: what this machine knows of itself.
+func TestMachineFacts(t *testing.T) {
+	f, err := machineFacts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Hostname == "" || len(f.Addresses) == 0 {
-		t.Errorf("%+v, expected a hostname and addresses", f)
+	lo := slices.IndexFunc(f.Links, func(l device.Link) bool { return l.Name == "lo" })
+	if f.Hostname == "" || lo < 0 || f.Links[lo].Own {
+		t.Errorf("%+v, expected a hostname, and lo as no link of its own", f)
 	}
 }

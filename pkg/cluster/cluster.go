@@ -50,11 +50,14 @@ type Spec struct {
 	// ID is 32 hex digits, random, new for every generation of the cluster:
 	// servers with another id are never part of this one.
 	ID string `yaml:"id" required:"true" example:"5b0c6d1f9e2a47b88c3d4e5f60718293"`
-	// Platform says where a server learns what it is: packet reads the Packet /
-	// Equinix Metal JSON document over HTTP, static reads spec.static.
-	Platform       string         `yaml:"platform" required:"true" allowed:"packet static"`
+	// Platform is the form in which a server is told what it is (docs/platforms.md).
+	// static is spec.static alone; auto finds out, and says why, without asking more
+	// than one service.
+	Platform       string         `yaml:"platform" required:"true" allowed:"auto packet ec2 openstack vultr hetzner latitude nocloud cloudinit static"`
 	MetadataSource MetadataSource `yaml:"metadata,omitempty"`
-	// Static describes every server; used by platform static only.
+	// Static describes servers. With platform static it describes every one of them;
+	// with any other it is laid over what the platform tells, key by key, such as BGP
+	// neighbours that no metadata has.
 	Static   []StaticServer `yaml:"static,omitempty"`
 	Servers  Servers        `yaml:"servers"`
 	Join     Join           `yaml:"join,omitempty"`
@@ -74,37 +77,48 @@ type Spec struct {
 
 // Platforms that this release reads metadata from.
 const (
-	PlatformPacket = "packet" // the Packet / Equinix Metal JSON document over HTTP
-	PlatformStatic = "static" // the servers are described in spec.static
+	PlatformAuto      = "auto"      // whichever of the others it is
+	PlatformPacket    = "packet"    // the Packet / Equinix Metal JSON document over HTTP
+	PlatformEC2       = "ec2"       // the tree of EC2, which Tinkerbell serves too
+	PlatformOpenStack = "openstack" // config drive or HTTP
+	PlatformVultr     = "vultr"     // v1.json
+	PlatformHetzner   = "hetzner"   // Hetzner Cloud
+	PlatformLatitude  = "latitude"  // Latitude.sh
+	PlatformNoCloud   = "nocloud"   // a seed of cloud-init
+	PlatformCloudInit = "cloudinit" // what cloud-init found, wherever
+	PlatformStatic    = "static"    // the servers are described in spec.static
 )
 
 // MetadataSource says where the metadata service answers and how long a server
 // waits for a complete document before it says so and starts over.
 type MetadataSource struct {
-	// URL is the base URL of the metadata service; the document is at URL/metadata.
-	// Required by platform packet: the public service of Equinix Metal has closed,
-	// so there is no address that a default could name safely.
+	// URL is the base URL of the metadata service, which each platform has its paths
+	// below (packet: URL/metadata). Default: http://169.254.169.254; with openstack and
+	// nocloud a drive or seed. Required by platform packet: the public service of
+	// Equinix Metal has closed, so there is no address that a default could name safely.
+	// With auto only that service is asked.
 	URL string `yaml:"url,omitempty"`
 	// Deadline bounds one round of attempts, 10s to 1h. It is not an end: the agent
 	// reports the failure in status and tries again.
 	Deadline time.Duration `yaml:"deadline,omitempty"`
-	// RequireBGP makes a document without bgp_neighbors incomplete, so that it is
-	// asked for again: BGP is often enabled on a server only after it was created.
-	// Default: true when network.bgp names a speaker.
+	// RequireBGP makes a document without BGP neighbours incomplete, unless spec.static
+	// has them, so that it is asked for again: BGP is often enabled on a server only
+	// after it was created. Default: true when network.bgp names a speaker.
 	RequireBGP *bool `yaml:"requireBGP,omitempty"`
 }
 
-// StaticServer describes one server where no metadata service exists.
+// StaticServer describes one server, or what is the same for all. Platform static
+// needs id, hostname and addresses of each; any other only what it does not tell.
 type StaticServer struct {
 	Match StaticMatch `yaml:"match"`
 	// ID is the platform's id of the server; unique in this list.
-	ID string `yaml:"id" required:"true" example:"rack1-u7"`
+	ID string `yaml:"id,omitempty" example:"rack1-u7"`
 	// Hostname becomes the node name; unique in this list.
-	Hostname string `yaml:"hostname" required:"true" example:"cp1"`
+	Hostname string `yaml:"hostname,omitempty" example:"cp1"`
 	// Tags are what a metadata service would call tags; servers.eligible may select by them.
 	Tags []string `yaml:"tags,omitempty"`
 	// Addresses are the server's own; at least one is private.
-	Addresses []StaticAddress `yaml:"addresses" required:"true" example:"[{address: 10.99.14.9/31, gateway: 10.99.14.8}]"`
+	Addresses []StaticAddress `yaml:"addresses,omitempty" example:"[{address: 10.99.14.9/31, gateway: 10.99.14.8}]"`
 	// BGPNeighbors are the top-of-rack routers that this server announces to.
 	BGPNeighbors []StaticNeighbor `yaml:"bgpNeighbors,omitempty"`
 }
@@ -117,6 +131,9 @@ type StaticMatch struct {
 	MAC string `yaml:"mac,omitempty"`
 	// Address is an IP address that is on one of its links.
 	Address string `yaml:"address,omitempty"`
+	// All says that the entry is for every server. The one that names a server comes
+	// over it.
+	All bool `yaml:"all,omitempty"`
 }
 
 // StaticAddress is an address with its gateway.

@@ -35,7 +35,7 @@ func withDefaults(c Cluster) Cluster {
 	}[bgp.Services])
 	// A server that only private networks reach is not shut off from any of them.
 	set(&s.Network.Firewall.Mode, FirewallAuto)
-	if s.Platform == PlatformPacket {
+	if s.Platform != PlatformStatic {
 		// Longer than a metadata service takes to restart, short enough that status
 		// says what is wrong while somebody still looks.
 		set(&s.MetadataSource.Deadline, 5*time.Minute)

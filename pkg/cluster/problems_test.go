@@ -151,7 +151,7 @@ func TestProblems(t *testing.T) {
 			"6:13: spec.platform: anchors and aliases are not supported (write the value out)",
 		}},
 		{"enumeration", good, "platform: packet", "platform: packt", []string{
-			`6:13: spec.platform: "packt" is not allowed (did you mean packet? allowed: packet, static)`,
+			`6:13: spec.platform: "packt" is not allowed (did you mean packet? allowed: auto, packet, ec2, openstack, vultr, hetzner, latitude, nocloud, cloudinit, static)`,
 		}},
 		{"api version", good, "muster/v1alpha1", "muster/v1", []string{
 			`1:13: apiVersion: "muster/v1" is not allowed (allowed: muster/v1alpha1)`,
@@ -357,8 +357,22 @@ func TestProblems(t *testing.T) {
 		{"secret", good, "spec:", "secret: c2VjcmV0\nspec:", []string{
 			"4:9: secret: does not belong into the cluster file, which people share (remove it here; it is a file of its own (`userdata init` writes NAME.secret) and `userdata render` adds it)",
 		}},
-		{"static list elsewhere", good, "  servers:", "  static:\n    - {match: {hostname: a}, id: x, hostname: a, addresses: [{address: 10.0.0.1/31}]}\n  servers:", []string{
-			"9:5: spec.static: is read by platform static only, this one is packet (write platform: static, or remove the list)",
+		{"overlay", good, "  servers:", "  static:\n    - {match: {hostname: a}, tags: [x]}\n    - {match: {all: true}, bgpNeighbors: [{customerAS: 1, peerAS: 2, peerIPs: [10.99.1.1]}]}\n  servers:", nil},
+		{"overlay, the same for all", good, "  servers:", "  static:\n    - {match: {all: true}, id: x, hostname: a, addresses: [{address: 10.0.0.1/31}]}\n  servers:", []string{
+			"9:32: spec.static[0].id: cannot be the same for all servers (write it into an entry of that server's own)",
+			"9:45: spec.static[0].hostname: cannot be the same for all servers (write it into an entry of that server's own)",
+			"9:59: spec.static[0].addresses: cannot be the same for all servers (write it into an entry of that server's own)",
+		}},
+		{"ec2 tells no neighbours", good, "platform: packet", "platform: ec2", []string{
+			"4:1: spec.static: is missing (platform ec2 tells no BGP neighbours: - {match: {all: true}, bgpNeighbors: [{customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], multihop: true}]}, or write network.bgp.controlPlane: none)",
+		}},
+		{"auto needs no url", good, "  platform: packet\n  metadata: {url: \"http://169.254.169.254\"}\n", "  platform: auto\n", nil},
+		{"cloudinit reads a file", good, "platform: packet", "platform: cloudinit", []string{
+			"7:19: spec.metadata.url: is not read by platform cloudinit, which reads a file (remove it, or name the platform that answers there)",
+		}},
+		{"static, nothing said", staticFile, "      id: one\n      hostname: cp1\n", "", []string{
+			"9:7: spec.static[0].hostname: is missing (such as hostname: cp1)",
+			"9:7: spec.static[0].id: is missing (such as id: rack1-u7)",
 		}},
 		{"static, metadata", staticFile, "  platform: static", "  platform: static\n  metadata: {url: http://x}", []string{
 			"7:13: spec.metadata: is not read by platform static (remove it, or write platform: packet)",
@@ -377,7 +391,7 @@ func TestProblems(t *testing.T) {
 			"13:9: spec.static[0].addresses: all are public, and muster listens on private addresses only (add the private address, or remove public: true from one)",
 		}},
 		{"static, match", staticFile, "{hostname: cp1}", "{hostname: cp1, mac: 52:54}", []string{
-			"9:14: spec.static[0].match: has 2 criteria, expected exactly one (one of hostname: cp1, mac: 52:54:00:12:34:56, address: 10.99.14.9)",
+			"9:14: spec.static[0].match: has 2 criteria, expected exactly one (one of hostname: cp1, mac: 52:54:00:12:34:56, address: 10.99.14.9, all: true)",
 			`9:35: spec.static[0].match.mac: "52:54" is not a MAC address (such as 52:54:00:12:34:56)`,
 		}},
 		{"static, neighbours", staticFile, "customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], md5: hunter2", "customerAS: 0, peerAS: -1, peerIPs: [169.254.255.1, fe80::1], md5: 12345", []string{

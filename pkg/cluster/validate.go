@@ -42,11 +42,7 @@ func (v *validator) validate(server bool) {
 	v.firewall()
 	v.ranges()
 	v.ports()
-	if v.Spec.Platform == PlatformStatic {
-		v.static(server)
-	} else if len(v.Spec.Static) > 0 && v.Spec.Platform != "" {
-		v.errorf("spec.static", "write platform: static, or remove the list", "is read by platform static only, this one is %s", v.Spec.Platform)
-	}
+	v.static(server)
 	if v.Spec.Unsafe.StateFilesystem {
 		v.warnf("spec.unsafe.stateFilesystem", "for test servers only", "a power loss makes servers forget their votes, so that two clusters may come of it")
 	}
@@ -164,6 +160,9 @@ func (v *validator) source() {
 			v.errorf(at, "remove it, or write platform: packet", "is not read by platform static")
 		}
 		return
+	}
+	if m.URL != "" && v.Spec.Platform == PlatformCloudInit {
+		v.errorf(at+".url", "remove it, or name the platform that answers there", "is not read by platform cloudinit, which reads a file")
 	}
 	if m.URL == "" && v.Spec.Platform == PlatformPacket {
 		v.missing(at+".url", "the base URL of your metadata service, such as url: http://169.254.169.254; servers read URL/metadata")

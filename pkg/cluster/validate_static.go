@@ -4,22 +4,22 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
-// static checks the description of servers on platform static. A server's own file
-// may describe it alone (userdata.Server), and says nothing of the others.
+// static checks what the file says of servers. A server's own file may describe it
+// alone (userdata.Server), and says nothing of the others.
 func (v *validator) static(server bool) {
 	const at = "spec.static"
 	servers := v.Spec.Static
-	if n := v.Spec.Servers.Expect; len(servers) == 0 {
-		v.missing(at, "platform static needs every server: - {match: {hostname: cp1}, id: cp1, hostname: cp1, addresses: [{address: 10.99.14.9/31, gateway: 10.99.14.8}]}")
-	} else if len(servers) < n && v.fine("spec.servers.expect") && !server {
-		v.errorf(at, "describe every server that gets this user-data", "describes %s, but %s expected", count(len(servers), "server"), are(n, "server"))
+	if v.Spec.Platform == PlatformStatic {
+		v.describesAll(at, servers, server)
 	}
 	ids, names, addresses := map[string]int{}, map[string]int{}, map[string]int{}
 	for i, s := range servers {
 		p := index(at, i)
 		v.match(p+".match", s.Match)
+		v.described(p, s)
 		v.name(p+".hostname", s.Hostname)
 		v.once(p+".id", ids, s.ID, i)
 		v.once(p+".hostname", names, s.Hostname, i)
@@ -44,6 +44,43 @@ func (v *validator) static(server bool) {
 		v.someNeighbor(servers)
 	}
 }
+
+// describesAll checks that platform static describes every server.
+func (v *validator) describesAll(at string, servers []StaticServer, server bool) {
+	n := 0
+	for _, s := range servers {
+		if !s.Match.All {
+			n++
+		}
+	}
+	if expect := v.Spec.Servers.Expect; n == 0 {
+		v.missing(at, "platform static needs every server: - {match: {hostname: cp1}, id: cp1, hostname: cp1, addresses: [{address: 10.99.14.9/31, gateway: 10.99.14.8}]}")
+	} else if n < expect && v.fine("spec.servers.expect") && !server {
+		v.errorf(at, "describe every server that gets this user-data", "describes %s, but %s expected", count(n, "server"), are(expect, "server"))
+	}
+}
+
+// described checks that an entry says what it must: all of a server on platform
+// static, and nothing of one server where it is for all.
+func (v *validator) described(path string, s StaticServer) {
+	for _, field := range []struct {
+		key, example string
+		given        bool
+	}{
+		{"id", "rack1-u7", s.ID != ""}, {"hostname", "cp1", s.Hostname != ""},
+		{"addresses", "[{address: 10.99.14.9/31, gateway: 10.99.14.8}]", len(s.Addresses) > 0},
+	} {
+		switch at := path + "." + field.key; {
+		case s.Match.All && field.given:
+			v.errorf(at, "write it into an entry of that server's own", "cannot be the same for all servers")
+		case v.Spec.Platform == PlatformStatic && !s.Match.All && !field.given:
+			v.missing(at, "such as "+field.key+": "+field.example)
+		}
+	}
+}
+
+// tellsNoBGP are platforms whose metadata have no place for BGP neighbours.
+var tellsNoBGP = []string{PlatformEC2, PlatformHetzner, PlatformLatitude}
 
 // oneSession checks that a server has one session with a router: the router takes
 // no second one from the same address.
@@ -72,6 +109,12 @@ func (v *validator) someNeighbor(servers []StaticServer) {
 		}
 	}
 	bgp := v.Spec.Network.BGP
+	if platform := v.Spec.Platform; platform != PlatformStatic {
+		if require := v.Spec.MetadataSource.RequireBGP; len(families) == 0 && slices.Contains(tellsNoBGP, platform) && require != nil && *require {
+			v.missing("spec.static", "platform "+platform+" tells no BGP neighbours: - {match: {all: true}, bgpNeighbors: [{customerAS: 65000, peerAS: 65530, peerIPs: [169.254.255.1, 169.254.255.2], multihop: true}]}, or write network.bgp.controlPlane: none")
+		}
+		return // the platform may tell more
+	}
 	switch {
 	case len(servers) == 0 || len(families) > 0:
 	case bgp.HoldsControlPlanes():
@@ -101,13 +144,13 @@ func (v *validator) someNeighbor(servers []StaticServer) {
 // match checks that exactly one criterion is given, and that it can match.
 func (v *validator) match(path string, m StaticMatch) {
 	given := 0
-	for _, s := range []string{m.Hostname, m.MAC, m.Address} {
-		if s != "" {
+	for _, is := range []bool{m.Hostname != "", m.MAC != "", m.Address != "", m.All} {
+		if is {
 			given++
 		}
 	}
 	if given != 1 {
-		v.errorf(path, "one of hostname: cp1, mac: 52:54:00:12:34:56, address: 10.99.14.9", "has %d criteria, expected exactly one", given)
+		v.errorf(path, "one of hostname: cp1, mac: 52:54:00:12:34:56, address: 10.99.14.9, all: true", "has %d criteria, expected exactly one", given)
 	}
 	if _, err := net.ParseMAC(m.MAC); err != nil && m.MAC != "" {
 		v.errorf(path+".mac", "such as 52:54:00:12:34:56", "%q is not a MAC address", abbreviate(m.MAC))

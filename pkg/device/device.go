@@ -4,7 +4,11 @@
 // Floor 0.
 package device
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
 
 // Device is one server as its platform describes it.
 type Device struct {
@@ -20,6 +24,8 @@ type Device struct {
 	// Switch names the top-of-rack switch, the same for all servers on it; empty
 	// where the platform does not tell.
 	Switch string `json:"switch,omitempty"`
+	// Platform is the form in which it was described.
+	Platform string `json:"platform,omitempty"`
 	// EventsURL takes POSTs of this server's progress; empty where there is none.
 	EventsURL string `json:"eventsURL,omitempty"`
 }
@@ -33,6 +39,14 @@ type Address struct {
 	// tells: the other servers of the network have theirs there too.
 	Block netip.Prefix `json:"block,omitzero"`
 }
+
+// IsPrivate says whether an address is one of those that the Internet does not
+// reach: RFC 1918, RFC 6598 (which clouds give out inside) and RFC 4193.
+func IsPrivate(a netip.Addr) bool {
+	return a.IsPrivate() || sharedRange.Contains(a)
+}
+
+var sharedRange = netip.MustParsePrefix("100.64.0.0/10")
 
 // Neighbor is one entry of bgp_neighbors: the same session data for every peer
 // IP of one address family.
@@ -77,4 +91,26 @@ func (d Device) SessionAddress(n Neighbor) (Address, bool) {
 		}
 	}
 	return d.Private(family)
+}
+
+// Settle brings a device into the one order that equal servers share: neighbours by
+// family, MAC addresses cleaned and sorted.
+func (d *Device) Settle() {
+	slices.SortStableFunc(d.BGPNeighbors, func(a, b Neighbor) int { return cmp.Compare(a.Family, b.Family) })
+	d.MACs = cleanMACs(d.MACs)
+}
+
+// Missing names what a server cannot do without and this device does not have.
+func (d Device) Missing() []string {
+	var missing []string
+	if d.ID == "" {
+		missing = append(missing, "id")
+	}
+	if d.Hostname == "" {
+		missing = append(missing, "hostname")
+	}
+	if !slices.ContainsFunc(d.Addresses, func(a Address) bool { return !a.Public }) {
+		missing = append(missing, "private address")
+	}
+	return missing
 }

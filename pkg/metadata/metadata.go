@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -21,29 +20,20 @@ type Source interface {
 	Device(ctx context.Context) (device.Device, error)
 }
 
-// Facts are what a server knows of itself before any metadata.
-type Facts struct {
-	Hostname  string
-	MACs      []string
-	Addresses []netip.Addr
-}
-
-// New returns the source and the policy that the cluster file asks for. facts
-// is called at every attempt of platform static, as addresses may come late.
-func New(spec cluster.Spec, facts func() (Facts, error)) (Source, Policy, error) {
+// New returns the reader and the policy that the cluster file asks for.
+func New(spec cluster.Spec, machine Machine) (*Reader, Policy, error) {
+	reader, err := NewReader(spec, machine)
+	if err != nil {
+		return nil, Policy{}, err
+	}
 	policy := Policy{Deadline: spec.MetadataSource.Deadline}
 	if policy.Deadline == 0 {
 		policy.Deadline = defaultDeadline
 	}
-	switch spec.Platform {
-	case cluster.PlatformPacket:
-		policy.RequireBGP = spec.MetadataSource.RequireBGP != nil && *spec.MetadataSource.RequireBGP
-		return Packet{BaseURL: spec.MetadataSource.URL}, policy, nil
-	case cluster.PlatformStatic:
-		// The operator's list is complete as it stands: asking again adds nothing.
-		return Static{Servers: spec.Static, Facts: facts}, policy, nil
-	}
-	return nil, Policy{}, fmt.Errorf("spec.platform is %q; this release reads metadata of packet and static", spec.Platform)
+	// The operator's list is complete as it stands: asking again adds nothing.
+	require := spec.MetadataSource.RequireBGP
+	policy.RequireBGP = require != nil && *require && spec.Platform != cluster.PlatformStatic
+	return reader, policy, nil
 }
 
 // defaultDeadline is that of spec.metadata.deadline.

@@ -24,13 +24,10 @@ type Policy struct {
 	// RequireBGP asks again while a document has no BGP neighbours: platforms add
 	// them when a session is created, which may be after the boot.
 	RequireBGP bool
-	// Check, if set, refuses a document, such as that of a former owner of this
-	// server's address (device.Describes).
-	Check func(device.Device) error
 }
 
 // errNoBGP is what a document without usable bgp_neighbors is.
-var errNoBGP = errors.New("metadata: the document has no BGP neighbours (bgp_neighbors is missing, null, or without peer_ips): enable BGP for the project and create a session for this server, or set spec.metadata.requireBGP: false")
+var errNoBGP = errors.New("metadata: the document has no BGP neighbours (bgp_neighbors is missing, null, or without peer_ips): enable BGP for the project and create a session for this server; where the platform tells none, write bgpNeighbors into spec.static; or set spec.metadata.requireBGP: false")
 
 // Poll asks until the answer is good enough. report, which may be nil, hears
 // every failed attempt: its error, its number from 1, and for how long this has
@@ -75,11 +72,6 @@ func ask(ctx context.Context, source Source, policy Policy) (device.Device, erro
 	}
 	if policy.RequireBGP && len(d.BGPNeighbors) == 0 {
 		return device.Device{}, errNoBGP
-	}
-	if policy.Check != nil {
-		if err := policy.Check(d); err != nil {
-			return device.Device{}, fmt.Errorf("metadata: %w", err)
-		}
 	}
 	return d, nil
 }

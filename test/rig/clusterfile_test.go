@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mustermetal/muster/pkg/cluster"
-	"github.com/mustermetal/muster/pkg/device"
+	"github.com/mustermetal/muster/pkg/shape"
 )
 
 // The cluster files of the rig are such as check accepts, with no more warnings
@@ -56,7 +56,8 @@ func TestDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := device.ParsePacket(b)
+	packet, _ := shape.Of("packet")
+	d, err := packet.Device(shape.Documents{"metadata": b})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,13 @@ func readServers(s streams, list string, c cluster.Cluster) ([]userdata.Server, 
 	var out []userdata.Server
 	switch list {
 	case fromSpec:
-		if len(c.Spec.Static) == 0 {
-			return nil, exitError{exitData, errors.New("--per-server spec takes the servers of spec.static, and this cluster file has none; name a file with one hostname a line")}
-		}
 		for _, d := range c.Spec.Static {
-			out = append(out, userdata.Server{Name: d.Hostname})
+			if d.Hostname != "" { // an overlay may leave it to the platform
+				out = append(out, userdata.Server{Name: d.Hostname})
+			}
+		}
+		if len(out) == 0 {
+			return nil, exitError{exitData, errors.New("--per-server spec takes the servers of spec.static, and this cluster file has none; name a file with one hostname a line")}
 		}
 		return out, nil
 	case "-":

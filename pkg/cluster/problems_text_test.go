@@ -97,7 +97,7 @@ func TestProblemsOfText(t *testing.T) {
 			"1:1: metadata.name: is missing (such as name: k8s-bgp)",
 			"1:1: spec.id: is missing (such as id: 5b0c6d1f9e2a47b88c3d4e5f60718293)",
 			"1:1: spec.kubernetes.version: is missing (such as version: v1.36.3)",
-			"1:1: spec.platform: is missing (allowed: packet, static)",
+			"1:1: spec.platform: is missing (allowed: auto, packet, ec2, openstack, vultr, hetzner, latitude, nocloud, cloudinit, static)",
 			"1:1: spec.servers.controlPlanes: is missing (such as controlPlanes: 3)",
 			"1:1: spec.servers.expect: is missing (such as expect: 5)",
 			`1:13: apiVersion: "kubeadm.k8s.io/v1beta4" is not allowed (allowed: muster/v1alpha1)`,

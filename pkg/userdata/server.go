@@ -34,12 +34,12 @@ func (s Server) Of(c cluster.Cluster) (cluster.Cluster, error) {
 	if s.Name == "" || c.Spec.Platform != cluster.PlatformStatic {
 		return c, nil
 	}
-	i := slices.IndexFunc(c.Spec.Static, func(d cluster.StaticServer) bool { return strings.EqualFold(d.Hostname, s.Name) })
-	if i < 0 {
+	isOther := func(d cluster.StaticServer) bool { return !d.Match.All && !strings.EqualFold(d.Hostname, s.Name) }
+	if !slices.ContainsFunc(c.Spec.Static, func(d cluster.StaticServer) bool { return !d.Match.All && !isOther(d) }) {
 		return c, fmt.Errorf("spec.static describes no server with hostname %q", s.Name)
 	}
 	if othersArePrivate(c.Spec.Static) {
-		c.Spec.Static = c.Spec.Static[i : i+1 : i+1]
+		c.Spec.Static = slices.DeleteFunc(slices.Clone(c.Spec.Static), isOther)
 	}
 	return c, nil
 }

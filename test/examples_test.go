@@ -51,6 +51,12 @@ func blocksOf(document string) []block {
 	return out
 }
 
+// looks are taken at what the examples of a page left in their directory.
+var looks = map[string]func(t *testing.T, dir string){"../docs/user-data.md": lookAtUserData}
+
+// standins are programs in the place of those that need a service.
+const standins = "testdata/standins"
+
 // TestExamples does what the documents say. In the order of a page it writes the
 // blocks marked "file: NAME", runs the commands (after $) of those marked "run",
 // and compares what they print. Every cluster file is read, and every block of
@@ -87,6 +93,9 @@ func TestExamples(t *testing.T) {
 						t.Errorf("%s: a cluster file with problems:\n%v", path, problems)
 					}
 				}
+			}
+			if look := looks[path]; look != nil && !t.Failed() {
+				look(t, dir)
 			}
 			if *updateExamples && written > 0 {
 				updated.WriteString(document[written:])
@@ -148,7 +157,11 @@ func runCommand(t *testing.T, path, command, bin, dir string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + dir}
+	programs, err := filepath.Abs(standins)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = []string{"PATH=" + bin + ":" + programs + ":" + os.Getenv("PATH"), "HOME=" + dir}
 	out, err := cmd.CombinedOutput()
 	want := 0
 	if m := exits.FindStringSubmatch(command); m != nil {

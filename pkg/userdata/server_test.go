@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -95,30 +94,6 @@ func TestServerGetsItsOwnDescription(t *testing.T) {
 	public := load(t, staticFile(6, "203.0.113.0"))
 	if own, err = (Server{Name: "s5"}).Of(public); err != nil || len(own.Spec.Static) != 6 {
 		t.Errorf("with public addresses: %d servers, %v; expected all", len(own.Spec.Static), err)
-	}
-}
-
-// TestThousandServers holds the budget, 1 s for all. It takes half of that; another
-// try is for a machine that does something else.
-func TestThousandServers(t *testing.T) {
-	all := load(t, staticFile(1000, "10.0.0.0"))
-	for _, format := range Formats {
-		best := time.Hour
-		for try := 0; try < 3 && best > time.Second; try++ {
-			began := time.Now()
-			for i := range 1000 {
-				own, err := Server{Name: fmt.Sprintf("s%d", i+1)}.Of(all)
-				if err != nil {
-					t.Fatal(err)
-				}
-				mustRender(t, own, format)
-			}
-			best = min(best, time.Since(began))
-		}
-		t.Logf("%s: %s", format, best.Round(time.Millisecond))
-		if best > time.Second {
-			t.Errorf("%s: %s for 1000 servers, budget 1 s", format, best)
-		}
 	}
 }
 

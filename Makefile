@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build test fuzz check-fence e2e faults image demo demo-down shell bench lint go root sysroot
+.PHONY: help build dist test fuzz check-fence e2e faults image demo demo-down shell bench lint go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -31,6 +31,10 @@ build: go sysroot ## build bin/userdata and bin/bootstrap
 	# grpcnotrace: GoBGP's gRPC otherwise links html/template, whose use of reflection
 	# keeps 4 MB of methods that nobody calls.
 	go build -trimpath -buildvcs=$(VCS) -tags "$$GO_TAGS grpcnotrace" -ldflags "$$GO_LDFLAGS" -o bin/bootstrap ./cmd/bootstrap 2>&1 | $(UNWARN) >&2
+
+dist: go ## build a release into dist/, with checksums (CHECK=1: twice, and compare)
+	test/need.sh dist
+	images/dist.sh $(if $(CHECK),--check) dist
 
 # The packages whose goroutines share most.
 RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/... ./pkg/firewall/...

@@ -2,7 +2,7 @@
 # Installs the Debian packages that a make target lacks, and says which and why.
 # It looks for the commands themselves, so a machine that has them is not touched.
 #
-#   test/need.sh build|test|e2e
+#   test/need.sh build|test|e2e|dist
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -37,9 +37,17 @@ mkfs.ext4                 e2fsprogs              their disks
 mount                     mount                  their disks
 unshare                   util-linux             their namespaces"
 
+case $(uname -m) in
+aarch64) cross=x86-64 compiler=x86_64-linux-gnu-gcc ;;
+*) cross=aarch64 compiler=aarch64-linux-gnu-gcc ;;
+esac
+dist="$build
+$compiler gcc-$cross-linux-gnu links the agent for the other architecture
+git                       git                    the release names its commit"
+
 case ${1:-} in
-build | test | e2e) table=${!1} ;;
-*) echo "usage: test/need.sh build|test|e2e" >&2; exit 64 ;;
+build | test | e2e | dist) table=${!1} ;;
+*) echo "usage: test/need.sh build|test|e2e|dist" >&2; exit 64 ;;
 esac
 
 packages=()

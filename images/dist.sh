@@ -58,7 +58,7 @@ build() {
 
 # check builds the commit that is checked out from a clone of it.
 check() {
-	local dir=$1 tmp
+	local dir=$1
 	if [ -n "$(git status --porcelain)" ]; then
 		say "the tree has changes that are not committed, so there is no second copy of it to build; commit them first"
 		exit 65

@@ -13,6 +13,7 @@ import (
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/metadata"
+	"github.com/mustermetal/muster/pkg/plan"
 	"github.com/mustermetal/muster/pkg/speakers"
 )
 
@@ -120,7 +121,7 @@ func netRenderCommand(_ context.Context, args []string, stdout, stderr io.Writer
 func describedServers(c cluster.Cluster, stored string) ([]speakers.Server, error) {
 	var devices []device.Device
 	if c.Spec.Platform == cluster.PlatformStatic {
-		devices = metadata.Described(c.Spec.Static)
+		devices = plan.Described(c.Spec.Static)
 	}
 	if len(devices) == 0 {
 		d, err := storedDevice(stored)

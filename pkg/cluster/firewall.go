@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -52,13 +51,12 @@ var NodePorts = PortRange{30000, 32767}
 
 // GuardedPorts are the ports that the firewall guards beside NodePorts, in order.
 func (p Ports) GuardedPorts() []PortRange {
-	ports := []PortRange{
-		{2379, 2381}, // etcd: clients, peers, metrics
-		{apiPort, apiPort},
-		{10250, 10250}, // kubelet
-		{p.Gossip, p.Gossip}, {p.Agents, p.Agents}, {p.Enrolment, p.Enrolment}, {p.Directory, p.Directory},
+	var ports []PortRange
+	for _, l := range p.Listeners() {
+		if l.Guarded && l.PortRange != NodePorts && !slices.Contains(ports, l.PortRange) {
+			ports = append(ports, l.PortRange)
+		}
 	}
-	slices.SortFunc(ports, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
 	return ports
 }
 

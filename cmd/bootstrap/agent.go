@@ -15,6 +15,7 @@ import (
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/directory"
 	"github.com/mustermetal/muster/pkg/durable"
+	"github.com/mustermetal/muster/pkg/events"
 	"github.com/mustermetal/muster/pkg/firewall"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/network"
@@ -146,6 +147,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock), plan: layout.AnnouncePlan},
 		Health:     health{},
 		Clock:      clock{},
+		Outward:    events.New(c.Spec.Report.Webhook, c.Spec.Report.TellsPlatform(), log),
 		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },
 		Connect: func(ctx context.Context, self bootstrap.Self, server *bootstrap.Server) (bootstrap.Fabric, error) {
 			_, fabric, err := connect(ctx, layout.PKI, layout.Revoked, c, log, self, server)

@@ -15,6 +15,8 @@ type board struct {
 	log    *slog.Logger
 	notify func(status string) // systemd's STATUS=
 	now    func() time.Time
+	// entered hears that a phase began. It must not wait.
+	entered func()
 
 	mu      sync.Mutex
 	status  member.Status
@@ -22,7 +24,7 @@ type board struct {
 }
 
 func newBoard(log *slog.Logger, notify func(string), now func() time.Time) *board {
-	b := &board{log: log, notify: notify, now: now, changed: make(chan struct{})}
+	b := &board{log: log, notify: notify, now: now, entered: func() {}, changed: make(chan struct{})}
 	b.status.Phase, b.status.Since = member.Identity, now()
 	return b
 }
@@ -48,6 +50,20 @@ func (b *board) change(f func(*member.Status)) {
 
 // enter begins a phase; what it waited for in the last one is over.
 func (b *board) enter(p member.Phase) {
+	if b.begin(p) {
+		b.entered()
+	}
+}
+
+// stop begins the last phase, and tells of it when the reason is there.
+func (b *board) stop(reason error) {
+	b.begin(member.Stopped)
+	b.problem(reason)
+	b.entered()
+}
+
+// begin says whether the phase is another one than before.
+func (b *board) begin(p member.Phase) bool {
 	var was member.Phase
 	var took time.Duration
 	b.change(func(s *member.Status) {
@@ -63,6 +79,7 @@ func (b *board) enter(p member.Phase) {
 		b.log.Info("phase", "phase", p, "before", was, "took", took.Round(time.Millisecond))
 		b.notify(string(p))
 	}
+	return was != p
 }
 
 // wait says what the server waits for, and why, and what the operator may do;

@@ -43,6 +43,7 @@ type Machine struct {
 	Speaker    Speaker
 	Health     Health
 	Clock      Clock
+	Outward    Outward // nil tells nobody
 
 	// Settle finds out which hardware this is and which instance, from the state
 	// on disk; Connect opens what needs to know.
@@ -117,7 +118,12 @@ type Agent struct {
 
 // New prepares a run.
 func New(m Machine) *Agent {
-	return &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), compare: make(chan struct{}, 1)}
+	a := &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), compare: make(chan struct{}, 1)}
+	if a.Outward == nil {
+		a.Outward = silent{}
+	}
+	a.board.entered = a.tellOutside
+	return a
 }
 
 // Run brings this server into its cluster and keeps it there until ctx ends. It
@@ -128,13 +134,13 @@ func (a *Agent) Run(ctx context.Context, serveLocal func(context.Context, *Serve
 	work, ctx := errgroup.WithContext(ctx)
 	server := &Server{agent: a}
 	work.Go(func() error { return serveLocal(ctx, server) })
+	work.Go(func() error { return a.Outward.Run(ctx) })
 	work.Go(func() error {
 		err := a.form(ctx, work, server)
 		var stop permanentError
 		if errors.As(err, &stop) && ctx.Err() == nil {
 			// Keep serving: a person must be able to ask why.
-			a.board.enter(member.Stopped)
-			a.board.problem(stop.error)
+			a.board.stop(stop.error)
 			<-ctx.Done()
 			return nil
 		}
@@ -230,6 +236,7 @@ func (a *Agent) readDevice(ctx context.Context) error {
 			a.board.problem(err)
 		})
 		a.device = d
+		a.Outward.Aim(d.EventsURL)
 		return err
 	})
 }

@@ -19,6 +19,14 @@ type Metadata interface {
 	Device(ctx context.Context, report func(error)) (device.Device, error)
 }
 
+// Outward tells listeners outside how far this server is. It never makes anybody
+// wait: what cannot be told is lost.
+type Outward interface {
+	Tell(n plan.Notice)
+	Aim(at string) // where the platform listens
+	Run(ctx context.Context) error
+}
+
 // Journal remembers across power loss which steps are done.
 type Journal interface {
 	// Enter begins an epoch, unless it is under way: what was done in an earlier

@@ -70,6 +70,7 @@ type testServer struct {
 	traces      string // of a cluster on its disk
 
 	directoryDown atomic.Bool // as down, of the directory
+	outside       outside
 
 	running    bool
 	currentRun atomic.Pointer[Agent]
@@ -176,7 +177,7 @@ func (s *testServer) agent() *Agent { return s.currentRun.Load() }
 func (w *world) start(s *testServer, spec cluster.Cluster) {
 	a := New(Machine{
 		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: s.now,
-		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s,
+		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s, Outward: &s.outside,
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {
 				s.settleFails--
@@ -253,7 +254,9 @@ func (w *world) ledger() (inits, joins []string) {
 // Metadata, Host, Clock, Journal, StateStore.
 
 func (s *testServer) Device(context.Context, func(error)) (device.Device, error) {
-	return s.device, nil
+	d := s.device
+	d.EventsURL = "http://10.0.0.1/events"
+	return d, nil
 }
 func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
 	report("containerd")
@@ -295,6 +298,30 @@ func (s *testServer) Finish(step string) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	s.journal[step] = "done"
+	return nil
+}
+
+// outside hears what a server tells listeners outside.
+type outside struct {
+	mu    sync.Mutex
+	heard []plan.Notice
+	aims  []string
+}
+
+func (o *outside) Tell(n plan.Notice) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.heard = append(o.heard, n)
+}
+
+func (o *outside) Aim(at string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.aims = append(o.aims, at)
+}
+
+func (o *outside) Run(ctx context.Context) error {
+	<-ctx.Done()
 	return nil
 }
 

@@ -66,6 +66,7 @@ type Spec struct {
 	// Discovery lists ways to find the first peers; all of them are tried. It may
 	// be left out when one server is expected.
 	Discovery  []Discovery `yaml:"discovery,omitempty"`
+	Report     Report      `yaml:"report,omitempty"`
 	Agent      AgentSource `yaml:"agent,omitempty"`
 	Artifacts  Artifacts   `yaml:"artifacts,omitempty"`
 	Kubernetes Kubernetes  `yaml:"kubernetes"`

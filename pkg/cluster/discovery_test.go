@@ -120,3 +120,20 @@ func TestDiscoveryPage(t *testing.T) {
 		}
 	}
 }
+
+func TestReport(t *testing.T) {
+	parse := func(report string) (Cluster, []string) {
+		c, problems := Parse("c.yaml", []byte(strings.Replace(good, "  discovery:", "  report: "+report+"\n  discovery:", 1)))
+		return c, render(problems)
+	}
+	if c, problems := parse("{webhook: 'https://hooks.example.net/a?b=c'}"); problems != nil || !c.Spec.Report.TellsPlatform() {
+		t.Errorf("a webhook: %v", problems)
+	}
+	if c, problems := parse("{userState: false}"); problems != nil || c.Spec.Report.TellsPlatform() {
+		t.Errorf("without user_state: %v", problems)
+	}
+	_, problems := parse("{webhook: 'ftp://hooks/SECRET'}")
+	if diff := cmp.Diff([]string{"11:21: spec.report.webhook: this is not an http or https URL of a host (such as https://hooks.example.net/muster)"}, problems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}

@@ -31,6 +31,7 @@ func (v *validator) validate(server bool) {
 	v.join()
 	v.source()
 	v.discovery()
+	v.reports()
 	v.agent()
 	v.artifacts()
 	v.kubernetes()

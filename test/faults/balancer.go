@@ -16,7 +16,7 @@ import (
 // startBalancer puts a load balancer on the fabric: the endpoint of the clusters. It
 // leads each connection to the first server that takes one at the API server's port.
 func (l *Lab) startBalancer(ctx context.Context) error {
-	ns := prefix + "-" + balancer
+	ns := balancerNamespace
 	if err := plug(ctx, ns, balancer, netip.PrefixFrom(balancerIP, subnet.Bits()), ""); err != nil {
 		return err
 	}
@@ -49,6 +49,9 @@ func (l *Lab) startBalancer(ctx context.Context) error {
 }
 
 const apiPort = 6443
+
+// balancerNamespace is where the load balancer is, and what else the fabric offers.
+const balancerNamespace = prefix + "-" + balancer
 
 // lead copies a connection to a server that takes it, or ends it.
 func (l *Lab) lead(ns string, from net.Conn) {

@@ -19,6 +19,9 @@ type Plan struct {
 	Expect        int      // N
 	ControlPlanes int      // K
 	Names         []string // of all servers that the cluster file describes, in the order of their indexes
+	Discovery     string   // elements of spec.discovery; NewPlan lists the first three servers
+	Token         cluster.Secret
+	Join          string // the hash of the CA, in user-data of servers that join
 }
 
 //go:embed cluster.yaml
@@ -31,6 +34,11 @@ var clusterFile = template.Must(template.New("cluster.yaml").Funcs(template.Func
 // NewPlan is a plan of a new cluster.
 func NewPlan(expect, controlPlanes int, names ...string) (Plan, error) {
 	p := Plan{Expect: expect, ControlPlanes: controlPlanes, Names: names}
+	var founders []string
+	for i := range min(3, len(names)) {
+		founders = append(founders, addressOf(i+1).String())
+	}
+	p.Discovery = "{static: [" + strings.Join(founders, ", ") + "]}"
 	var err error
 	if p.ID, err = cluster.NewID(rand.Reader); err != nil {
 		return p, err
@@ -53,6 +61,6 @@ func (p Plan) Render() ([]byte, error) {
 	if err := cluster.Err(problems); err != nil {
 		return nil, err
 	}
-	c.Secret = p.Secret
+	c.Secret, c.APIToken = p.Secret, p.Token
 	return userdata.Render(c, userdata.Options{})
 }

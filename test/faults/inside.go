@@ -37,9 +37,24 @@ func (s *Server) Exec(ctx context.Context, argv ...string) (string, error) {
 // All returns what the server's agent answers to `bootstrap status`: every server
 // that it knows of.
 func (s *Server) All(ctx context.Context) ([]member.Status, error) {
+	var list struct {
+		Servers []member.Status `json:"servers"`
+	}
+	err := s.ask(ctx, "/v1/servers", &list)
+	return list.Servers, err
+}
+
+// Peers returns what the server's agent answers to `bootstrap peers`.
+func (s *Server) Peers(ctx context.Context) (found member.Discovery, err error) {
+	err = s.ask(ctx, "/v1/peers", &found)
+	return found, err
+}
+
+// ask reads a document from the agent's socket.
+func (s *Server) ask(ctx context.Context, path string, into any) error {
 	init, err := s.pid1()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// The socket through the eyes of PID 1: no program has to be started.
 	socket := fmt.Sprintf("/proc/%d/root%s", init.PID, layout.Socket)
@@ -49,22 +64,19 @@ func (s *Server) All(ctx context.Context) ([]member.Status, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/servers", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking the agent of %s: %w", s.Name, err)
+		return fmt.Errorf("asking the agent of %s: %w", s.Name, err)
 	}
 	defer response.Body.Close()
-	var list struct {
-		Servers []member.Status `json:"servers"`
+	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+		return fmt.Errorf("reading the answer of %s: %w", s.Name, err)
 	}
-	if err := json.NewDecoder(response.Body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("reading the answer of %s: %w", s.Name, err)
-	}
-	return list.Servers, nil
+	return nil
 }
 
 // Status is what the server's agent says of itself.

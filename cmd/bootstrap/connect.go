@@ -48,7 +48,7 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *s
 	seen := newRoll(self.Inst, at, log)
 	group, err := gossip.Join(ctx, gossip.Config{
 		Inst: self.Inst, HW: self.HW, Address: at, Port: spec.Ports.Gossip,
-		Label: spec.ID[:16], Key: keys.Gossip(), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible, Joining: spec.Join.CA != ""}),
+		Label: spec.ID[:16], Key: keys.Gossip(), Switch: gossip.SwitchTag(self.Device.Switch), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible, Joining: spec.Join.CA != ""}),
 		Logger:   log,
 		Settled:  func() bool { return server.Settled() },
 		Conflict: seen.conflict,

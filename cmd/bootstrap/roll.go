@@ -105,7 +105,7 @@ func (r *roll) Peers() []bootstrap.Peer {
 	}
 	r.mu.Unlock()
 	for _, p := range r.group.Peers() {
-		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Flags: bootstrap.Flags{
+		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Switch: p.Switch, Flags: bootstrap.Flags{
 			Eligible: p.Flags.Has(gossip.Eligible), Decided: p.Flags.Has(gossip.Decided),
 			Sealed: p.Flags.Has(gossip.Sealed), ControlPlane: p.Flags.Has(gossip.ControlPlane),
 			Joining: p.Flags.Has(gossip.Joining),

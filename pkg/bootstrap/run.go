@@ -98,6 +98,7 @@ type Agent struct {
 	compare chan struct{} // holds one when others vote or lead: time to look at the clocks again
 
 	surplus surplus // who asks here and waits for an approval
+	spread  spread  // who asks here and gives way to others
 
 	flagsMu sync.Mutex
 	flags   Flags // as gossip was last told
@@ -312,50 +313,6 @@ func (a *Agent) leftoverIPs() []netip.Prefix {
 	}
 	named := plan.ControlPlaneIPs(a.Cluster.Spec)
 	return slices.DeleteFunc(found, func(p netip.Prefix) bool { return !slices.Contains(named, p) })
-}
-
-// prepareHost is step 5; it runs beside the roll call and the fence.
-func (a *Agent) prepareHost(ctx context.Context) error {
-	err := retry(ctx, func(ctx context.Context) error {
-		return a.Host.Prepare(ctx, func(step string) { a.Log.Debug("preparing", "step", step) })
-	}, func(err error) {
-		a.hindrance.Store(&err)
-		a.board.problem(err)
-	})
-	if err != nil {
-		return err
-	}
-	if was := a.hindrance.Swap(nil); was != nil {
-		a.board.solved(*was)
-	}
-	close(a.prepared)
-	a.Log.Info("host prepared")
-	return nil
-}
-
-func (a *Agent) isPrepared() bool {
-	select {
-	case <-a.prepared:
-		return true
-	default:
-		return false
-	}
-}
-
-// awaitPrepared blocks until host preparation is done; its problem is on the
-// board meanwhile.
-func (a *Agent) awaitPrepared(ctx context.Context) error {
-	if a.isPrepared() {
-		return nil
-	}
-	a.board.wait("host preparation")
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-a.prepared:
-		a.board.wait("")
-		return nil
-	}
 }
 
 // joining says that this server booted with joining user-data: it has no vote,

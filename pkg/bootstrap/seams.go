@@ -41,6 +41,7 @@ type Journal interface {
 type Peer struct {
 	Inst, HW string
 	Address  netip.Addr
+	Switch   string // the same for servers on the same one; empty where it is not known
 	Flags
 }
 

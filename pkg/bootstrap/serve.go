@@ -37,6 +37,7 @@ func (s *Server) Status(context.Context) member.Status {
 		texts = append(texts, a.fence.problems()...)
 		texts = append(texts, a.surplus.problems(a.Now())...)
 		texts = append(texts, a.searchProblems()...)
+		texts = append(texts, a.eligibleProblems(status)...)
 	}
 	if lost := a.lost.Load(); lost != nil {
 		texts = append(texts, *lost)
@@ -157,6 +158,17 @@ func (s *Server) ClaimRole(ctx context.Context, from agent.Caller, r agent.RoleR
 	expect := spec.Expect
 	if r.Joining {
 		expect = 0
+	}
+	if r.Eligible && !r.Joining {
+		s.agent.spread.Lock() // who is given a place must be seen by the next
+		defer s.agent.spread.Unlock()
+		rows, err := db.Members(ctx)
+		if err == nil {
+			err = s.agent.giveWay(m, rows)
+		}
+		if err != nil {
+			return agent.RoleReply{}, err
+		}
 	}
 	role, err := db.ClaimRole(ctx, m, r.Eligible, false, spec.ControlPlanes, expect)
 	s.agent.surplus.note(m, err, s.agent.Now())

@@ -77,7 +77,9 @@ func (s *Server) Servers(ctx context.Context) []member.Status {
 		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Inst, y.Inst))
 	})
 	if own.Decree.State == string(election.PhaseSealed) && len(rows) > 0 && !a.joining() {
-		out = append(out, missing(a.Cluster.Spec, out, a.fabric.Gossip.Peers())...)
+		inSight := a.fabric.Gossip.Peers()
+		out = append(out, missing(a.Cluster.Spec, out, inSight)...)
+		out = append(out, lacking(a.Cluster.Spec, rows, inSight)...)
 	}
 	return out
 }

@@ -340,7 +340,7 @@ func (s *testServer) Peers() []Peer {
 		if p.running {
 			f := p.flags
 			f.Eligible = p.name[0] == 'c'
-			out = append(out, Peer{Inst: p.inst, HW: p.state.Hardware.HW, Address: p.address, Flags: f})
+			out = append(out, Peer{Inst: p.inst, HW: p.state.Hardware.HW, Address: p.address, Switch: p.device.Switch, Flags: f})
 		}
 		if p == s && s.twin.IsValid() {
 			out = append(out, Peer{Inst: s.inst, HW: s.state.Hardware.HW, Address: s.twin})

@@ -171,6 +171,8 @@ type Servers struct {
 	// workers too. All of them vote. It is frozen once the cluster has formed.
 	Expect int `yaml:"expect" required:"true" example:"5"`
 	// ControlPlanes is K: how many of them become control planes; 1 or 3, rarely 5 or 7.
+	// Of more eligible servers those behind different top-of-rack switches are
+	// preferred, where the platform names the switches (switch_short_id).
 	ControlPlanes int      `yaml:"controlPlanes" required:"true" example:"3"`
 	Eligible      Eligible `yaml:"eligible,omitempty"`
 	// Quorum is how many of the N must be visible and agree before anything is

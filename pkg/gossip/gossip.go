@@ -33,6 +33,7 @@ type Config struct {
 	Label  string
 	Key    []byte // AES-256, 32 bytes
 	Flags  Flags  // what is known at the start
+	Switch string // SwitchTag of this server's
 	Logger *slog.Logger
 	// Settled says that everybody has found everybody, so that looking for more
 	// may slow down; nil means never.
@@ -58,6 +59,7 @@ type Peer struct {
 	HW      string
 	Address netip.Addr
 	Flags   Flags
+	Switch  string // a SwitchTag; empty where it is not known
 }
 
 // Group is this server's membership in the gossip.
@@ -116,7 +118,7 @@ func (c Config) check() error {
 	if len(c.Inst) != 32 {
 		problems = append(problems, fmt.Errorf("instance is %q; expected 32 hex digits", c.Inst))
 	}
-	if _, err := encodeMeta(0, c.HW); err != nil {
+	if _, err := encodeMeta(said{hw: c.HW}); err != nil {
 		problems = append(problems, err)
 	}
 	if !c.Address.IsValid() || c.Address.IsUnspecified() {
@@ -252,7 +254,7 @@ type delegate Group
 func (d *delegate) NodeMeta(int) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	meta, err := encodeMeta(d.flags, d.config.HW)
+	meta, err := encodeMeta(said{d.flags, d.config.HW, d.config.Switch})
 	if err != nil {
 		return nil // cannot be: Join has checked the hardware id
 	}
@@ -268,14 +270,14 @@ func (d *delegate) NotifyJoin(n *memberlist.Node)   { d.see(n) }
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.see(n) }
 
 func (d *delegate) see(n *memberlist.Node) {
-	flags, hw, err := decodeMeta(n.Meta)
+	says, err := decodeMeta(n.Meta)
 	if err != nil {
 		d.config.Logger.Warn("gossip: a server says of itself what this release does not understand; it is left out", "inst", n.Name, "address", n.Addr.String(), "err", err)
 		d.forget(n.Name)
 		return
 	}
 	d.mu.Lock()
-	d.peers[n.Name] = Peer{Inst: n.Name, HW: hw, Address: address(n.Addr), Flags: flags}
+	d.peers[n.Name] = Peer{Inst: n.Name, HW: says.hw, Address: address(n.Addr), Flags: says.flags, Switch: says.onSwitch}
 	d.mu.Unlock()
 	(*Group)(d).changed()
 }

@@ -13,22 +13,32 @@ import (
 
 func TestMeta(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		flags := Flags(rapid.Byte().Draw(t, "flags"))
-		id := rapid.StringMatching(`[0-9a-f]{32}`).Draw(t, "hw")
-		meta, err := encodeMeta(flags, id)
+		want := said{
+			flags:    Flags(rapid.Byte().Draw(t, "flags")),
+			hw:       rapid.StringMatching(`[0-9a-f]{32}`).Draw(t, "hw"),
+			onSwitch: SwitchTag(rapid.StringMatching(`[a-z0-9-]{0,8}`).Draw(t, "switch")),
+		}
+		meta, err := encodeMeta(want)
 		if err != nil || len(meta) > 48 {
 			t.Fatalf("%d bytes, %v", len(meta), err)
 		}
 		// A later version may append.
 		meta = append(meta, rapid.SliceOfN(rapid.Byte(), 0, 30).Draw(t, "more")...)
-		gotFlags, gotHW, err := decodeMeta(meta)
-		if err != nil || gotFlags != flags || gotHW != id {
-			t.Fatalf("%v %s %v; want %v %s", gotFlags, gotHW, err, flags, id)
+		if got, err := decodeMeta(meta); err != nil || got != want {
+			t.Fatalf("%+v %v; want %+v", got, err, want)
 		}
-		if _, _, err := decodeMeta(meta[:rapid.IntRange(0, metaSize-1).Draw(t, "short")]); err == nil {
+		if _, err := decodeMeta(meta[:rapid.IntRange(0, metaSize-1).Draw(t, "short")]); err == nil {
 			t.Fatal("short meta data accepted")
 		}
+		// Version 1 ended before the switch.
+		old := append([]byte{1}, meta[1:metaSize]...)
+		if got, err := decodeMeta(old); err != nil || got != (said{flags: want.flags, hw: want.hw}) {
+			t.Fatalf("version 1: %+v %v", got, err)
+		}
 	})
+	if a, b := SwitchTag("68c7fa13"), SwitchTag("68c7fa14"); a == b || len(a) != 8 || SwitchTag("") != "" {
+		t.Errorf("tags of switches: %q, %q, %q", a, b, SwitchTag(""))
+	}
 	if got := (Eligible | ControlPlane | Joining).String(); got != "eligible,control-plane,joining" {
 		t.Errorf("String = %q", got)
 	}

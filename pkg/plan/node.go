@@ -3,9 +3,6 @@ package plan
 import (
 	"fmt"
 	"net/netip"
-	"path"
-	"slices"
-	"strings"
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
@@ -51,25 +48,4 @@ func NodeFor(c cluster.Cluster, d device.Device, leader netip.Addr) (Node, error
 // ServerURL is the API server at an address, for a discovery file.
 func ServerURL(at netip.Addr) string {
 	return "https://" + netip.AddrPortFrom(at, APIServerPort).String()
-}
-
-// Eligible says whether a server may become a control plane.
-func Eligible(e cluster.Eligible, d device.Device) (bool, error) {
-	switch {
-	case e.None:
-		return false, nil
-	case e.Tag != "":
-		return slices.ContainsFunc(d.Tags, func(t string) bool {
-			return t == e.Tag || t == e.Tag+"=control-plane"
-		}), nil
-	case e.Hostname != "":
-		ok, err := path.Match(e.Hostname, d.Hostname)
-		if err != nil {
-			return false, fmt.Errorf("spec.servers.eligible.hostname %q: %w", e.Hostname, err)
-		}
-		return ok, nil
-	case len(e.List) > 0:
-		return slices.ContainsFunc(e.List, func(h string) bool { return strings.EqualFold(h, d.Hostname) }), nil
-	}
-	return true, nil
 }

@@ -23,7 +23,7 @@ var floors = map[string]int{
 	// Nouns, and the units as files.
 	"pkg/cluster": 0, "pkg/device": 0, "pkg/member": 0, "pkg/layout": 0, "units": 0,
 	// Pure functions from nouns to nouns, and what agents say to each other.
-	"pkg/agent": 1, "pkg/election": 1, "pkg/plan": 1, "pkg/revocation": 1, "pkg/shape": 1, "pkg/speakers": 1, "pkg/userdata": 1,
+	"pkg/agent": 1, "pkg/change": 1, "pkg/election": 1, "pkg/plan": 1, "pkg/revocation": 1, "pkg/shape": 1, "pkg/speakers": 1, "pkg/userdata": 1,
 	// The flow, the hands, and the generator.
 	"pkg/bootstrap": 2, "cmd/userdata": 2,
 	"pkg/announce": 2, "pkg/bake": 2, "pkg/directory": 2, "pkg/discovery": 2, "pkg/durable": 2, "pkg/events": 2, "pkg/firewall": 2, "pkg/gossip": 2,

@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"fmt"
 	"reflect"
 	"regexp"
 	"strings"
+
+	"gopkg.in/yaml.v3"
 )
 
 // Hidden stands where a secret was.
@@ -12,12 +15,35 @@ const Hidden = "REDACTED"
 // secretName is what keys of secrets are called in what is passed on to others.
 var secretName = regexp.MustCompile(`(?i)(secret|password|passwd|token|auth)$`)
 
-// Redacted is a copy of a cluster for people to look at: without the cluster's
-// secret, which belongs into a file of its own, and with Hidden for every other.
+// Redacted is a copy of a cluster for people to look at: without the secrets that
+// belong into files of their own, and with Hidden for every other.
 func Redacted(c Cluster) Cluster {
 	c = hide(reflect.ValueOf(c)).Interface().(Cluster)
-	c.Secret = ""
+	c.Secret, c.APIToken = "", ""
 	return c
+}
+
+// Line writes a value of a cluster file on one line for people to look at, with
+// Hidden for secrets.
+func Line(v any) string {
+	n, err := encode(hide(reflect.ValueOf(v)))
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	flow(n)
+	data, err := yaml.Marshal(n)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return strings.Join(strings.Fields(string(data)), " ")
+}
+
+// flow writes all that is in a node on one line.
+func flow(n *yaml.Node) {
+	n.Style |= yaml.FlowStyle
+	for _, c := range n.Content {
+		flow(c)
+	}
 }
 
 // hide copies a value with all that is in it, secrets hidden.

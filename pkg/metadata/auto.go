@@ -217,7 +217,7 @@ func (a *auto) try(ctx context.Context, why string, choices []choice) (found, er
 			return f, nil
 		}
 		problems = append(problems, fmt.Errorf("%s: %w", c.platform, err))
-		if errors.Is(err, errTrouble) || errors.Is(err, io.ErrUnexpectedEOF) || ctx.Err() != nil {
+		if errors.Is(err, ErrNoAnswer) || errors.Is(err, io.ErrUnexpectedEOF) || ctx.Err() != nil {
 			return found{}, fmt.Errorf("platform auto: %w", err) // it may speak this form when it is well
 		}
 	}

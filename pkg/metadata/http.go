@@ -26,9 +26,9 @@ const (
 // errAbsent is in the error of a document that the service does not have.
 var errAbsent = errors.New("not there")
 
-// errTrouble is in the error of a service that does not answer, or not yet: asking
+// ErrNoAnswer is in the error of a service that does not answer, or not yet: asking
 // again makes sense, asking for something else does not.
-var errTrouble = errors.New("no answer")
+var ErrNoAnswer = errors.New("no answer")
 
 // service is a metadata service over HTTP: which documents it has, and what it
 // wants to be told.
@@ -87,7 +87,7 @@ func (s service) open(ctx context.Context) (map[string]string, error) {
 	const minutes = "300" // seconds; it is used at once
 	t, err := s.request(ctx, http.MethodPut, s.token.path, map[string]string{s.token.ttlHeader: minutes})
 	if err != nil {
-		if s.token.optional && !errors.Is(err, errTrouble) && ctx.Err() == nil {
+		if s.token.optional && !errors.Is(err, ErrNoAnswer) && ctx.Err() == nil {
 			return s.header, nil
 		}
 		return nil, err
@@ -168,7 +168,7 @@ func status(r *http.Response, body []byte) error {
 	case code >= 300 && code < 400:
 		return fmt.Errorf("the metadata service answers %d and points to %q, which is not followed; set spec.metadata.url to where the document is", code, r.Header.Get("Location"))
 	case code >= 500:
-		return marked{fmt.Errorf("the metadata service is in trouble: it answers %s%s", r.Status, said), errTrouble}
+		return marked{fmt.Errorf("the metadata service is in trouble: it answers %s%s", r.Status, said), ErrNoAnswer}
 	default:
 		return fmt.Errorf("the metadata service answers %s%s; expected 200", r.Status, said)
 	}
@@ -187,17 +187,17 @@ func explain(ctx, attempt context.Context, err error) error {
 	case ctx.Err() != nil:
 		return err // the caller gave up, the service did not fail
 	case errors.Is(attempt.Err(), context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return marked{fmt.Errorf("the metadata service did not answer within %s: %w", attemptTimeout, err), errTrouble}
+		return marked{fmt.Errorf("the metadata service did not answer within %s: %w", attemptTimeout, err), ErrNoAnswer}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return marked{fmt.Errorf("the metadata service is not there yet: %w", err), errTrouble}
+		return marked{fmt.Errorf("the metadata service is not there yet: %w", err), ErrNoAnswer}
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		return marked{fmt.Errorf("there is no route to the metadata service yet; see ip route: %w", err), errTrouble}
+		return marked{fmt.Errorf("there is no route to the metadata service yet; see ip route: %w", err), ErrNoAnswer}
 	case errors.As(err, &name):
-		return marked{fmt.Errorf("the name of the metadata service is not resolved yet; see /etc/resolv.conf: %w", err), errTrouble}
+		return marked{fmt.Errorf("the name of the metadata service is not resolved yet; see /etc/resolv.conf: %w", err), ErrNoAnswer}
 	case errors.As(err, &certificate) && certificate.Reason == x509.Expired:
 		return fmt.Errorf("the certificate of the metadata service is not valid at the time of this server's clock, which may be wrong: %w", err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return marked{fmt.Errorf("the metadata service hung up: %w", err), errTrouble}
+		return marked{fmt.Errorf("the metadata service hung up: %w", err), ErrNoAnswer}
 	}
 	return err
 }

@@ -162,9 +162,7 @@ func (r *Reader) conclude(f Finding, d device.Device, facts Facts) (Finding, err
 	if err != nil {
 		return f, err
 	}
-	for _, i := range entries {
-		f.Notes = append(f.Notes, fmt.Sprintf("spec.static[%d] was laid over it", i))
-	}
+	f.noteOverlay(entries)
 	if d.Hostname == "" {
 		d.Hostname = facts.Hostname
 		f.Notes = append(f.Notes, "hostname from the kernel")
@@ -197,4 +195,29 @@ func (f found) device() (device.Device, error) {
 		return device.Device{}, errors.New("no form of metadata is called " + f.platform)
 	}
 	return s.Device(f.docs)
+}
+
+// Conclude makes the finding of documents that were read elsewhere. Nothing of this
+// machine is looked at, so that what the kernel would tell is missing.
+func Conclude(spec cluster.Spec, platform string, docs shape.Documents, from []string) (Finding, error) {
+	f := Finding{Platform: platform, From: from}
+	d, err := found{platform: platform, docs: docs}.device()
+	if err != nil {
+		return f, fmt.Errorf("metadata: %s: %w", listed(from), err)
+	}
+	facts := Facts{Hostname: d.Hostname, Hardware: device.Hardware{MACs: d.MACs}}
+	d, entries, err := overlay(d, spec.Static, facts, false)
+	if err != nil {
+		return f, err
+	}
+	f.noteOverlay(entries)
+	d.Platform = platform
+	f.Device, f.Missing = d, d.Missing()
+	return f, nil
+}
+
+func (f *Finding) noteOverlay(entries []int) {
+	for _, i := range entries {
+		f.Notes = append(f.Notes, fmt.Sprintf("spec.static[%d] was laid over it", i))
+	}
 }

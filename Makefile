@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build dist test fuzz check-fence e2e faults image demo demo-down shell bench lint go root sysroot
+.PHONY: help build dist test fuzz check-fence e2e faults image demo demo-down shell bench lint lab go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -101,6 +101,9 @@ shell: root ## open a shell on a server of the demo: make shell NAME=cp1
 		exit 64
 	fi
 	$(PURE) go run ./test/demo --shell "$(NAME)"
+
+lab: go ## tell the servers of a lab what they are: make lab INVENTORY=lab.yaml LISTEN=10.99.14.1:80
+	$(PURE) go run ./test/labmetadata --inventory "$(or $(INVENTORY),lab.yaml)" --listen "$(or $(LISTEN),:80)" $(if $(FILES),--files "$(FILES)")
 
 bench: root build ## measure against the budgets
 	test/need.sh e2e

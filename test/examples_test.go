@@ -52,7 +52,7 @@ func blocksOf(document string) []block {
 }
 
 // looks are taken at what the examples of a page left in their directory.
-var looks = map[string]func(t *testing.T, dir string){"../docs/user-data.md": lookAtUserData}
+var looks = map[string]func(t *testing.T, dir string){"../docs/user-data.md": lookAtUserData, "../docs/lab-metadata.md": lookAtLab}
 
 // standins are programs in the place of those that need a service.
 const standins = "testdata/standins"

@@ -36,7 +36,48 @@ type Cluster struct {
 	NoEndpoint bool
 	// Public gives every server a public address beside the private one.
 	Public bool
+	// Platform is as in the cluster file; default packet, from the metadata service.
+	Platform string
+	// Platforms are those of the servers, in turn, where they differ: Server.Platform,
+	// or static for one that only the cluster file describes. Default: Platform.
+	Platforms []string
+
+	rig string // its name, which ids of servers are made of
 }
+
+// platformOf is the platform of server i, 0 being the first.
+func (c Cluster) platformOf(i int) string {
+	switch {
+	case len(c.Platforms) > 0:
+		return c.Platforms[i%len(c.Platforms)]
+	case c.Platform == "packet":
+		return "" // told by the service, and by a seed of cloud-init
+	}
+	return c.Platform
+}
+
+// described are the servers that only the cluster file describes.
+func (c Cluster) described() []*Server {
+	var out []*Server
+	for i := range c.Servers {
+		if c.platformOf(i) == Static {
+			name, tags := c.member(i)
+			out = append(out, new(Rig).server(serverState{Name: name, Index: i + 1, ID: serverID(c.rig, name), Tags: tags}))
+		}
+	}
+	return out
+}
+
+// member is the name and the tags of server i.
+func (c Cluster) member(i int) (name string, tags []string) {
+	if i < c.ControlPlanes {
+		return fmt.Sprintf("cp%d", i+1), []string{"muster-role=control-plane"}
+	}
+	return fmt.Sprintf("w%d", i-c.ControlPlanes+1), []string{"muster-role=worker"}
+}
+
+// Static is the platform of a server that no metadata service knows.
+const Static = "static"
 
 //go:embed cluster.yaml
 var clusterTemplate string
@@ -53,6 +94,9 @@ func ClusterFile(c Cluster) ([]byte, error) {
 	if c.Eligible == "" {
 		c.Eligible = "{tag: muster-role}"
 	}
+	if c.Platform == "" {
+		c.Platform = "packet"
+	}
 	if c.ID == "" {
 		id := make([]byte, 16)
 		_, _ = rand.Read(id) // never fails, crypto/rand
@@ -63,7 +107,7 @@ func ClusterFile(c Cluster) ([]byte, error) {
 	}
 	var b strings.Builder
 	err := clusterFile.Execute(&b, map[string]any{
-		"C": c, "MetadataURL": MetadataURL, "ElasticIP": ElasticIP, "Pods": PodRange, "Services": ServiceRange,
+		"C": c, "Described": c.described(), "ServerAS": ServerAS, "RouterAS": RouterAS, "Routers": Routers, "MD5": md5, "MetadataURL": MetadataURL, "ElasticIP": ElasticIP, "Pods": PodRange, "Services": ServiceRange,
 		"Discovery": strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Discovery), " ", ", "), "[]"),
 	})
 	if err != nil {
@@ -98,6 +142,7 @@ func (r *Rig) Render(ctx context.Context, userdata string, file []byte, flags ..
 // user-data, and leaves them off. Control planes carry the tag that Eligible asks
 // for.
 func (r *Rig) AddCluster(ctx context.Context, userdata string, c Cluster) ([]*Server, error) {
+	c.rig = r.state.Name
 	file, err := ClusterFile(c)
 	if err != nil {
 		return nil, err
@@ -108,10 +153,8 @@ func (r *Rig) AddCluster(ctx context.Context, userdata string, c Cluster) ([]*Se
 	}
 	var servers []*Server
 	for i := range c.Servers {
-		o := ServerOptions{Name: fmt.Sprintf("cp%d", i+1), Tags: []string{"muster-role=control-plane"}, UserData: data, Public: c.Public}
-		if i >= c.ControlPlanes {
-			o.Name, o.Tags = fmt.Sprintf("w%d", i-c.ControlPlanes+1), []string{"muster-role=worker"}
-		}
+		o := ServerOptions{UserData: data, Public: c.Public, Platform: c.platformOf(i)}
+		o.Name, o.Tags = c.member(i)
 		s, err := r.Add(o)
 		if err != nil {
 			return nil, err

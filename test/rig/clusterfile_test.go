@@ -11,6 +11,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/shape"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 // The cluster files of the rig are such as check accepts, with no more warnings
@@ -21,6 +22,9 @@ func TestClusterFile(t *testing.T) {
 		"3+2":         {ID: id, Servers: 5, ControlPlanes: 3},
 		"1+0":         {ID: id, Servers: 1, ControlPlanes: 1, NoEndpoint: true},
 		"fetch agent": {ID: id, Servers: 2, ControlPlanes: 1, AgentSHA256: strings.Repeat("ab", 32)},
+		"platforms":   {ID: id, Servers: 5, ControlPlanes: 3, Platform: "auto", Platforms: []string{"packet", "ec2", "openstack", "nocloud", Static}},
+		"static":      {ID: id, Servers: 2, ControlPlanes: 1, Platform: Static},
+		"nocloud":     {ID: id, Servers: 2, ControlPlanes: 1, Platform: "nocloud"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := ClusterFile(c)
@@ -52,10 +56,7 @@ func TestDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := s.document()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := metadata.Documents(s.told(nil), metadata.Packet)["/metadata"]
 	packet, _ := shape.Of("packet")
 	d, err := packet.Device(shape.Documents{"metadata": b})
 	if err != nil {

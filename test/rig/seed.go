@@ -12,6 +12,7 @@ import (
 
 	"github.com/mustermetal/muster/test/ignition"
 	"github.com/mustermetal/muster/test/rig/machine"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 func (r *Rig) layerDir() string { return filepath.Join(r.dir, "layer") }
@@ -58,7 +59,7 @@ func (r *Rig) writeLayer() error {
 // cloud-init finds nothing to do.
 func (s *Server) seed(ctx context.Context) error {
 	root := s.path("root")
-	const noCloud, cniConfig = "/var/lib/cloud/seed/nocloud", "/etc/cni/net.d/10-rig.conflist"
+	const cniConfig = "/etc/cni/net.d/10-rig.conflist"
 	if _, err := os.Stat(filepath.Join(root, cniConfig)); err == nil {
 		return nil
 	}
@@ -70,30 +71,54 @@ func (s *Server) seed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	type file struct {
-		path    string
-		content []byte
-		mode    os.FileMode
-	}
-	files := []file{{"/etc/hostname", []byte(s.Name + "\n"), 0o644}}
+	files := map[string][]byte{}
 	if ignition.Is(userData) {
 		if err := ignition.Apply(ctx, root, userData); err != nil {
 			return fmt.Errorf("seeding by Ignition: %w", err)
 		}
 	} else {
-		files = append(files,
-			// Addresses and routes are there before PID 1 is.
-			file{noCloud + "/network-config", []byte("config: disabled\n"), 0o644},
-			file{noCloud + "/user-data", userData, 0o600},
-			file{noCloud + "/meta-data", fmt.Appendf(nil, "instance-id: %s\nlocal-hostname: %s\n", s.ID, s.Name), 0o644})
+		files = s.cloudInitSeed(userData)
 	}
-	files = append(files, file{cniConfig, cni, 0o644}) // last: it says that all is there
-	for _, f := range files {
-		if err := machine.WriteFile(filepath.Join(root, f.path), f.content, f.mode); err != nil {
+	files["/etc/hostname"] = []byte(s.Name + "\n")
+	for path, content := range files {
+		mode := os.FileMode(0o644)
+		if filepath.Base(path) == "user-data" || filepath.Base(path) == "user_data" {
+			mode = 0o600
+		}
+		if err := machine.WriteFile(filepath.Join(root, path), content, mode); err != nil {
 			return err
 		}
 	}
-	return nil
+	// Last: it says that all is there.
+	return machine.WriteFile(filepath.Join(root, cniConfig), cni, 0o644)
+}
+
+// cloudInitSeed is where cloud-init finds what it needs, by the server's platform: a
+// seed, a config drive, or the name of the service.
+func (s *Server) cloudInitSeed(userData []byte) map[string][]byte {
+	files := map[string][]byte{
+		// Addresses and routes are there before PID 1 is.
+		"/etc/cloud/cloud.cfg.d/98-rig-network.cfg": []byte("network: {config: disabled}\n"),
+	}
+	told := s.told(userData)
+	switch s.Platform {
+	case metadata.Packet, metadata.EC2:
+		// As the images of Equinix Metal had it.
+		files["/etc/cloud/cloud.cfg.d/99-rig-datasource.cfg"] = []byte("datasource_list: [Ec2]\ndatasource: {Ec2: {metadata_urls: [\"" + MetadataURL + "\"], strict_id: false, max_wait: 120, timeout: 10}}\n")
+	case metadata.OpenStack:
+		files["/etc/cloud/cloud.cfg.d/99-rig-datasource.cfg"] = []byte("datasource_list: [ConfigDrive]\n")
+		for name, document := range metadata.ConfigDrive(told) {
+			files["/var/lib/cloud/seed/config_drive/openstack/latest/"+name] = document
+		}
+	default:
+		if s.Platform != metadata.NoCloud { // what only the service tells
+			told.Tags, told.BGP = nil, nil
+		}
+		for name, document := range metadata.Seed(told) {
+			files["/var/lib/cloud/seed/nocloud/"+name] = document
+		}
+	}
+	return files
 }
 
 // cni is the configuration of the bridge plugin: a range for each server, and the
@@ -120,51 +145,22 @@ func (s *Server) cni() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// document is what the metadata service says of this server, in the Packet format
-// as far as servers have it that announce by BGP.
-func (s *Server) document() ([]byte, error) {
-	type object = map[string]any
-	peers := make([]string, len(Routers))
-	for i, a := range Routers {
-		peers[i] = a.String()
-	}
-	tags := s.Tags
-	if tags == nil {
-		tags = []string{}
-	}
-	addresses := []object{}
-	address := func(a, gateway netip.Addr, block netip.Prefix, public bool) {
-		addresses = append(addresses, object{
-			"id": s.ID[:35] + fmt.Sprint(len(addresses)+1), "address_family": 4, "netmask": "255.255.255.254", "created_at": "2026-11-01T00:00:00Z",
-			"public": public, "cidr": 31, "management": true, "enabled": true,
-			"network": gateway.String(), "address": a.String(), "gateway": gateway.String(),
-			"parent_block": object{"network": block.Addr().String(), "netmask": "255.255.0.0", "cidr": block.Bits(), "href": "/ips/" + s.ID},
-		})
+// told is what the metadata service says of this server.
+func (s *Server) told(userData []byte) metadata.Server {
+	t := metadata.Server{
+		ID: s.ID, Hostname: s.Name, Tags: s.Tags, MACs: []string{s.MAC}, Switch: "00000001", UserData: string(userData),
+		BGP: []metadata.Neighbor{{CustomerAS: ServerAS, CustomerIP: s.Addr, PeerAS: RouterAS, PeerIPs: Routers, MD5: md5, Multihop: true}},
 	}
 	if s.Public.IsValid() {
-		address(s.Public, s.PublicGateway, PublicRange, true)
+		t.Addresses = append(t.Addresses, metadata.Address{Address: netip.PrefixFrom(s.Public, 31), Gateway: s.PublicGateway, Public: true, Block: PublicRange})
 	}
-	address(s.Addr, s.Gateway, ServerRange, false)
-	b, err := json.MarshalIndent(object{
-		"id": s.ID, "hostname": s.Name, "iqn": "iqn.2026-11.net.packet:device." + s.ID[:8],
-		"operating_system": object{"slug": "debian_12", "distro": "debian", "version": "12", "license_activation": object{"state": "unlicensed"}, "image_tag": nil},
-		"plan":             "rig.nspawn.x86", "class": "rig.nspawn.x86", "reserved": false, "facility": "rig1", "metro": "rg", "state": "active",
-		"private_subnets": []string{"10.0.0.0/8"}, "tags": tags, "ssh_keys": []string{}, "customdata": object{}, "switch_short_id": "00000001", "volumes": []string{},
-		"network": object{
-			"bonding":        object{"mode": 4, "link_aggregation": "individual", "mac": s.MAC},
-			"interfaces":     []object{{"name": "eth0", "mac": s.MAC, "bond": "bond0"}},
-			"addresses":      addresses,
-			"metal_gateways": []string{},
-		},
-		"bgp_neighbors": []object{{
-			"address_family": 4, "customer_as": ServerAS, "customer_ip": s.Addr.String(), "md5_enabled": true, "md5_password": md5,
-			"multihop": true, "peer_as": RouterAS, "peer_ips": peers,
-			"routes_in": []object{{"route": ElasticIP.String() + "/32", "exact": false}}, "routes_out": []object{},
-		}},
-		"api_url": MetadataURL, "phone_home_url": MetadataURL + "/phone-home", "user_state_url": MetadataURL + "/events",
-	}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encoding the metadata of %s: %w", s.Name, err)
+	t.Addresses = append(t.Addresses, metadata.Address{Address: netip.PrefixFrom(s.Addr, 31), Gateway: s.Gateway, Block: ServerRange})
+	switch s.Platform {
+	case "":
+	case metadata.Packet: // Equinix Metal and hollow-metadataservice serve the tree, too
+		t.Forms = []string{metadata.Packet, metadata.EC2}
+	default:
+		t.Forms = []string{s.Platform}
 	}
-	return append(b, '\n'), nil
+	return t
 }

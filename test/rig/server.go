@@ -32,6 +32,9 @@ type Server struct {
 	Public, PublicGateway netip.Addr
 	// Pods is the range of the CNI on this server.
 	Pods netip.Prefix
+	// Platform is the form in which the server is told what it is (package metadata);
+	// empty: Packet's from the service, and a seed for cloud-init.
+	Platform string
 
 	rig *Rig
 }
@@ -43,6 +46,8 @@ type ServerOptions struct {
 	UserData []byte   // what cloud-init and the metadata service hand out
 	// Public gives the server a public address, by which its default route leaves.
 	Public bool
+	// Platform is as in Server.
+	Platform string
 	// Index is the server's place in the fabric; 0: the next free one.
 	Index int
 }
@@ -72,7 +77,7 @@ func (r *Rig) Add(o ServerOptions) (*Server, error) {
 			refused = fmt.Errorf("server %q has index %d; expected 1 to 250", o.Name, o.Index)
 			return
 		}
-		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags, Public: o.Public})
+		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags, Public: o.Public, Platform: o.Platform})
 	})
 	if err = errors.Join(refused, err); err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func serverID(rig, name string) string {
 }
 
 func (r *Rig) server(st serverState) *Server {
-	s := &Server{Name: st.Name, Index: st.Index, ID: st.ID, Tags: st.Tags, Pods: podRange(st.Index), rig: r}
+	s := &Server{Name: st.Name, Index: st.Index, ID: st.ID, Tags: st.Tags, Pods: podRange(st.Index), Platform: st.Platform, rig: r}
 	s.Gateway, s.Addr = link(st.Index)
 	if st.Public {
 		s.PublicGateway, s.Public = publicLink(st.Index)
@@ -105,21 +110,20 @@ func (r *Rig) server(st serverState) *Server {
 // SetUserData changes what the metadata service and, at the first boot, cloud-init
 // hand out to the server.
 func (s *Server) SetUserData(b []byte) error {
-	document, err := s.document()
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(s.path(""), 0o755); err != nil {
 		return fmt.Errorf("server %s: %w", s.Name, err)
 	}
 	if err := machine.ReplaceFile(s.path("user-data"), b, 0o600); err != nil {
 		return err
 	}
-	return s.rig.metadata.Put(s.Addr, document, b)
+	if s.Platform == Static {
+		return nil
+	}
+	return s.rig.metadata.Put(s.told(b))
 }
 
 // FailMetadata makes the metadata service fail this server; the zero Fault ends it.
-func (s *Server) FailMetadata(f metadata.Fault) error { return s.rig.metadata.Fail(s.Addr, f) }
+func (s *Server) FailMetadata(f metadata.Fault) error { return s.rig.metadata.Fail(s.Name, f) }
 
 func (s *Server) path(elem string) string {
 	return filepath.Join(s.rig.dir, "servers", s.Name, elem)

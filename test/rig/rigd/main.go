@@ -22,7 +22,7 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "supervise":
 		return supervise.Run(args[1])
 	case len(args) == 4 && args[0] == "metadata":
-		return metadata.Serve(args[1], metadata.Store{Dir: args[2]}, args[3])
+		return metadata.ServeStore(args[1], metadata.Store{Dir: args[2]}, args[3])
 	}
 	return fmt.Errorf("arguments %q; expected supervise FILE or metadata ADDRESS STORE FILES", args)
 }

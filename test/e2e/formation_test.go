@@ -36,6 +36,9 @@ type shape struct {
 	fetch bool
 	// public gives every server a public address.
 	public bool
+	// platform and platforms are as in rig.Cluster.
+	platform  string
+	platforms []string
 }
 
 func (s shape) String() string {
@@ -52,7 +55,7 @@ func form(t *testing.T, s shape) *formation {
 	image := testImage(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
-	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public}
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Platform: s.platform, Platforms: s.platforms}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
 	}

@@ -21,6 +21,8 @@ type Device struct {
 	// MACs are those that the platform knows of this server, lower case, sorted;
 	// empty where it names none. Describes compares them with the real ones.
 	MACs []string `json:"macs,omitempty"`
+	// Bonds are groups of two or more MACs whose ports the platform has in one bond.
+	Bonds [][]string `json:"bonds,omitempty"`
 	// Switch names the top-of-rack switch, the same for all servers on it; empty
 	// where the platform does not tell.
 	Switch string `json:"switch,omitempty"`
@@ -98,6 +100,10 @@ func (d Device) SessionAddress(n Neighbor) (Address, bool) {
 func (d *Device) Settle() {
 	slices.SortStableFunc(d.BGPNeighbors, func(a, b Neighbor) int { return cmp.Compare(a.Family, b.Family) })
 	d.MACs = cleanMACs(d.MACs)
+	for i, macs := range d.Bonds {
+		d.Bonds[i] = cleanMACs(macs)
+	}
+	d.Bonds = slices.DeleteFunc(d.Bonds, func(macs []string) bool { return len(macs) < 2 })
 }
 
 // Missing names what a server cannot do without and this device does not have.

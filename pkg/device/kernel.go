@@ -58,7 +58,34 @@ func (d Device) Complete(links []Link, elastic []netip.Prefix) (Device, []string
 		c.note("%s is on no interface here, left out", a.Prefix.Addr())
 	}
 	d.Addresses = append(d.Addresses, c.untold(d)...)
-	return d, c.notes, nil
+	return d, c.notes, c.checkBonds(d.Bonds)
+}
+
+// checkBonds compares who is bonded with whom. A port that is in no bond is noted
+// only: providers take ports out of bonds for networks of their own.
+func (c *completion) checkBonds(bonds [][]string) error {
+	for _, macs := range bonds {
+		var first *Link
+		for i := range c.links {
+			l := &c.links[i]
+			switch {
+			case !slices.Contains(macs, l.MAC) || !l.Own || l.isMaster(c.links):
+			case l.Bond == "":
+				c.note("%s (%s) is in no bond here, the metadata has it in one", l.Name, l.MAC)
+			case first == nil:
+				first = l
+			case first.Bond != l.Bond:
+				return fmt.Errorf("the metadata has %s and %s in one bond, but %s is in %s and %s in %s: one of them is wrong", first.MAC, l.MAC, first.Name, first.Bond, l.Name, l.Bond)
+			}
+		}
+	}
+	return nil
+}
+
+// isMaster says that the link is a bond, which shows the address of a member, or
+// stands on one: it has no port of its own.
+func (l Link) isMaster(links []Link) bool {
+	return slices.ContainsFunc(links, func(o Link) bool { return o.Bond == l.Name || o.Name != l.Name && o.MAC == l.MAC && o.Bond != "" })
 }
 
 // completion is the work of Complete.

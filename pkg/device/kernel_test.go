@@ -115,3 +115,27 @@ func TestMissing(t *testing.T) {
 		t.Errorf("of a whole one: %v", got)
 	}
 }
+
+func TestBonds(t *testing.T) {
+	member := func(name, mac, bond string) Link { return Link{Name: name, Own: true, MAC: mac, Bond: bond} }
+	const a, b = "68:05:ca:00:00:0a", "68:05:ca:00:00:0b"
+	told := Device{Bonds: [][]string{{a, b}}}
+	bond0, vlan := member("bond0", a, ""), member("bond0.7", a, "")
+	for _, tt := range []struct {
+		name  string
+		links []Link
+		note  string
+		err   string
+	}{
+		{"as told", []Link{bond0, vlan, member("eno1", a, "bond0"), member("eno2", b, "bond0")}, "", ""},
+		{"two bonds", []Link{bond0, member("bond1", b, ""), member("eno1", a, "bond0"), member("eno2", b, "bond1")}, "",
+			"the metadata has " + a + " and " + b + " in one bond, but eno1 is in bond0 and eno2 in bond1"},
+		{"one taken out", []Link{bond0, member("eno1", a, "bond0"), member("eno2", b, "")}, "eno2 (" + b + ") is in no bond here, the metadata has it in one", ""},
+		{"other ports", []Link{member("eno9", "68:05:ca:00:00:0c", "")}, "", ""},
+	} {
+		_, notes, err := told.Complete(tt.links, nil)
+		if strings.Join(notes, "; ") != tt.note || (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: notes %q, error %v; want %q, %q", tt.name, notes, err, tt.note, tt.err)
+		}
+	}
+}

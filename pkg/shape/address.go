@@ -104,3 +104,21 @@ func addMAC(d *device.Device, n node) {
 		d.MACs = append(d.MACs, mac)
 	}
 }
+
+// bondGroups collect the MAC addresses of ports by the bond that they are in.
+type bondGroups struct {
+	names []string
+	macs  [][]string
+}
+
+func (g *bondGroups) add(bond, mac string) {
+	if bond == "" || mac == "" {
+		return
+	}
+	i := slices.Index(g.names, bond)
+	if i < 0 {
+		i = len(g.names)
+		g.names, g.macs = append(g.names, bond), append(g.macs, nil)
+	}
+	g.macs[i] = append(g.macs[i], mac)
+}

@@ -65,9 +65,18 @@ func bgpText(d *device.Device, n node) {
 // networkData reads links and static addresses. What comes by DHCP or router
 // advertisement has none here; the kernel has it.
 func networkData(d *device.Device, root node) {
+	bondOf := map[string]string{}
+	for _, l := range root.at("links").items() {
+		for _, port := range l.at("bond_links").items() {
+			bondOf[port.text()] = l.at("id").text()
+		}
+	}
+	var bonds bondGroups
 	for _, l := range root.at("links").items() {
 		addMAC(d, l.at("ethernet_mac_address"))
+		bonds.add(bondOf[l.at("id").text()], l.at("ethernet_mac_address").text())
 	}
+	d.Bonds = bonds.macs
 	for _, n := range root.at("networks").items() {
 		p := prefix(n.at("ip_address"), node{reading: n.reading}, n.at("netmask"))
 		if !p.IsValid() {

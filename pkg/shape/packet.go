@@ -22,9 +22,12 @@ func packet(r *reading, root node) device.Device {
 	if d.ID == "" && root.at("metadata").isMapping() {
 		root.at("metadata").refuse("it looks like the document of Tinkerbell's Tootles, which describes neither network nor BGP: use platform: ec2")
 	}
+	var bonds bondGroups
 	for _, nic := range root.at("network").at("interfaces").items() {
 		addMAC(&d, nic.at("mac"))
+		bonds.add(nic.at("bond").text(), nic.at("mac").text())
 	}
+	d.Bonds = bonds.macs
 	for _, a := range root.at("network").at("addresses").items() {
 		packetAddress(&d, a)
 	}

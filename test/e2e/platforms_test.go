@@ -64,7 +64,7 @@ func testFound(t *testing.T, c *formation, s *rig.Server, platform string) {
 }
 
 // TestEachPlatform forms a cluster on each platform by its name. TestPlatforms has
-// all of them in one; this takes six minutes.
+// all of them in one; this takes five minutes.
 func TestEachPlatform(t *testing.T) {
 	if os.Getenv("MUSTER_E2E") != "all" {
 		t.Skip("one more formation for each platform: make e2e ALL=1")

@@ -27,6 +27,7 @@ cloud-init                cloud-init             tests check user-data against i
 shellcheck                shellcheck             tests check user-data that is a script
 zsh                       zsh                    tests read the completion for it
 fish                      fish                   and let it complete
+mandoc                    mandoc                 tests check the manual page
 xorriso                   xorriso                tests write a NoCloud disk
 unshare                   util-linux             tests run in namespaces of their own"
 e2e="$build

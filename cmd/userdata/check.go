@@ -22,7 +22,8 @@ var checkCommand = command{
 	name: "check", args: "[-f FILE] [--lock FILE] [-o text|json]",
 	summary: "say what is wrong with a cluster file, and what it comes to",
 	help: `Checks a cluster file and prints every problem as FILE:LINE:COL: PATH: MESSAGE (HINT)
-on stderr, like a compiler, with the line and a mark under what is meant. A warning does not stop the file from being used.
+on stderr, like a compiler, with the line and a mark under what is meant. A warning
+does not stop the file from being used.
 When nothing is wrong it prints what the file comes to: servers, quorum, size.
 
 Examples:

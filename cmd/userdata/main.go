@@ -52,7 +52,9 @@ type command struct {
 var commands = []command{initCommand, lockCommand, checkCommand, renderCommand, planCommand, diffCommand, showCommand, schemaCommand, versionCommand}
 
 // allCommands are the commands, and those that tell of all of them.
-func allCommands() []command { return append(slices.Clone(commands), completionCommand()) }
+func allCommands() []command {
+	return append(slices.Clone(commands), completionCommand(), manCommand())
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -45,6 +45,15 @@ func testStored(t *testing.T, c *formation, s *rig.Server, platform string) {
 func testFound(t *testing.T, c *formation, s *rig.Server, platform string) {
 	c.t = t
 	testStored(t, c, s, platform)
+	var finding struct {
+		Platform string
+		Device   struct{ ID string }
+		Missing  []string
+	}
+	c.execJSON(t, s, &finding, "bootstrap", "metadata", "-o", "json")
+	if finding.Platform != platform || finding.Device.ID != s.ID || len(finding.Missing) > 0 {
+		t.Errorf("%s: bootstrap metadata says %+v", s.Name, finding)
+	}
 	journal, err := s.Journal(c.ctx, "muster.service")
 	c.must(err)
 	reasons := map[string]string{

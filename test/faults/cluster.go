@@ -22,6 +22,7 @@ type Plan struct {
 	Discovery     string   // elements of spec.discovery; NewPlan lists the first three servers
 	Token         cluster.Secret
 	Join          string // the hash of the CA, in user-data of servers that join
+	Metadata      string // the base URL of a metadata service; empty: the cluster file describes the servers
 }
 
 //go:embed cluster.yaml

@@ -1,0 +1,93 @@
+package faults
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/mustermetal/muster/test/faults/fabric"
+	"github.com/mustermetal/muster/test/rig/machine"
+	"github.com/mustermetal/muster/test/rig/metadata"
+)
+
+// metadataStore serves the documents of a store at the load balancer's address until
+// the trial ends.
+func (r *trial) metadataStore() metadata.Store {
+	r.Helper()
+	store := metadata.Store{Dir: r.TempDir()}
+	var listener net.Listener
+	r.must(fabric.In(machine.NetnsPath(balancerNamespace), func() (err error) {
+		listener, err = net.Listen("tcp4", netip.AddrPortFrom(balancerIP, 80).String())
+		return err
+	}))
+	service := &metadata.Service{Inventory: store.Dir}
+	go func() { _ = service.Serve(listener) }() // ends with the listener
+	r.Cleanup(func() { _ = listener.Close() })
+	return store
+}
+
+// beginTold makes servers that learn from a metadata service what they are.
+func beginTold(t *testing.T, controlPlanes int, names ...string) (*trial, metadata.Store) {
+	t.Helper()
+	r := begin(t, len(names), controlPlanes, names...)
+	store := r.metadataStore()
+	r.plan.Metadata = "http://" + balancerIP.String()
+	data, err := r.plan.Render()
+	r.must(err)
+	for _, name := range names {
+		s := r.by[name]
+		s.SetUserData(data)
+		r.must(store.Put(metadata.Server{
+			ID: name, Hostname: name, MACs: []string{s.Hardware}, Addresses: []metadata.Address{{Address: netip.PrefixFrom(s.Address, subnet.Bits())}},
+			BGP: []metadata.Neighbor{{CustomerAS: 65000, CustomerIP: s.Address, PeerAS: 65530, PeerIPs: []netip.Addr{balancerIP}}},
+		}))
+	}
+	return r, store
+}
+
+// TestMetadata: the service does to each of five servers something else. One gets
+// another's documents, as after an address was used again: it refuses and names both
+// MAC addresses, and the rest form the cluster without it.
+func TestMetadata(t *testing.T) {
+	down, late := time.Minute, 45*time.Second
+	if testing.Short() {
+		down, late = 8*time.Second, 6*time.Second
+	}
+	r, store := beginTold(t, 3, "cp1", "cp2", "cp3", "w1", "w2")
+	for name, fault := range map[string]metadata.Fault{
+		"cp1": {Kind: metadata.Refused, For: down}, "w1": {Kind: metadata.Broken, For: down},
+		"cp2": {Kind: metadata.NoBGP, For: late}, "cp3": {Kind: metadata.Flaky}, "w2": {Kind: metadata.Swapped, Of: "cp3"},
+	} {
+		r.must(store.Fail(name, fault))
+	}
+	began := time.Now()
+	r.on()
+	r.said("cp1", "the platform's metadata of this server", "the metadata service hung up")
+	r.said("w1", "is in trouble: it answers 500")
+	r.said("cp2", "the document has no BGP neighbours")
+	foreign := []string{"the metadata describes another server: cp3 (cp3) has MAC " + r.by["cp3"].Hardware, "this machine has " + r.by["w2"].Hardware}
+	r.said("w2", foreign...)
+	r.formed("cp1", "cp2", "cp3", "w1")
+	r.Logf("four formed without the fifth after %s, of which the service was down for %s", time.Since(began).Round(time.Second), down)
+	if took := time.Since(began); took < down {
+		t.Errorf("formed after %s, while a server that is needed was told nothing before %s: the fault was none", took, down)
+	}
+	r.said("w2", foreign...)
+
+	// The entry is corrected, and the fifth comes as if nothing had been.
+	r.must(store.Fail("w2", metadata.Fault{}))
+	r.formed()
+
+	// With the service gone for good a reboot goes by the copy.
+	for _, name := range r.plan.Names {
+		r.must(store.Fail(name, metadata.Fault{Kind: metadata.Refused}))
+	}
+	r.must(r.by["w1"].PowerLoss(context.WithoutCancel(r.ctx)))
+	r.must(r.by["w1"].On(r.ctx))
+	r.formed()
+	if !r.journalHas("w1", "metadata: the copy from an earlier boot is used") {
+		t.Error("w1 came back by something else than the copy")
+	}
+}

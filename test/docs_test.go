@@ -25,7 +25,7 @@ var explained = []string{
 	"pkg/discovery/*.go",
 	"pkg/device/*.go", "pkg/metadata/*.go", "pkg/shape/*.go", "pkg/plan/*.go", "pkg/speakers/*.go",
 	"pkg/durable/*.go", "pkg/firewall/*.go",
-	"pkg/host/*.go", "pkg/network/network.go", "pkg/network/links.go", "pkg/network/changes.go", "pkg/network/kernel.go", "pkg/network/host.go",
+	"pkg/artifact/*.go", "pkg/host/*.go", "pkg/network/network.go", "pkg/network/links.go", "pkg/network/changes.go", "pkg/network/kernel.go", "pkg/network/host.go",
 	"pkg/kubeadm/kubeadm.go", "pkg/kubeadm/node.go", "pkg/kubeadm/resume.go", "pkg/kubeadm/staticpod.go",
 	"pkg/systemd/*.go",
 	"pkg/directory/right.go", "pkg/directory/inspect.go", "pkg/directory/bootstrap.go", "pkg/directory/join.go", "pkg/directory/server.go", "pkg/directory/store.go", "pkg/directory/enrolment.go",

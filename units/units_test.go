@@ -129,7 +129,7 @@ func root(t *testing.T) string {
 	must(os.Symlink("usr/lib", filepath.Join(dir, "lib")))
 	must(os.Symlink("usr/bin", filepath.Join(dir, "bin")))
 	must(os.CopyFS(filepath.Join(dir, "usr/lib/systemd/system"), os.DirFS("/usr/lib/systemd/system")))
-	for _, p := range []string{layout.Fetch, layout.Agent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm"} {
+	for _, p := range []string{layout.Fetch, layout.Agent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir"} {
 		must(os.MkdirAll(filepath.Join(dir, filepath.Dir(p)), 0o755))
 		must(os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\n"), 0o755))
 	}

@@ -132,6 +132,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		return none, err
 	}
 	k := newKubernetes(c, units, journal)
+	have := newArtefacts(c, log)
 	id := &settler{cluster: c, boot: boot, root: "/", hardware: readHardware, forget: journal.Forget, log: log}
 	return bootstrap.Machine{
 		Cluster: c, Log: log, Now: time.Now,
@@ -139,7 +140,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, machine: thisMachine(), log: log},
 		Network:    ground{network.New(layout.NetworkState, log)},
 		Firewall:   firewall.New(layout.FirewallState, log),
-		Host:       newHost(c, units, log),
+		Host:       newHost(c, units, have.Store, log),
 		Journal:    journal,
 		Kubernetes: k,
 		Authority:  k,
@@ -150,7 +151,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Outward:    events.New(c.Spec.Report.Webhook, c.Spec.Report.TellsPlatform(), log),
 		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },
 		Connect: func(ctx context.Context, self bootstrap.Self, server *bootstrap.Server) (bootstrap.Fabric, error) {
-			_, fabric, err := connect(ctx, layout.PKI, layout.Revoked, c, log, self, server)
+			_, fabric, err := connect(ctx, layout.PKI, layout.Revoked, c, have, log, self, server)
 			fabric.State = id
 			fabric.GoStands = func(epoch uint64) error {
 				return writeGoStands(layout.GoStands, self.Inst, epoch)

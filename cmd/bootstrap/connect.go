@@ -20,8 +20,8 @@ import (
 
 // connect opens what needs to know who this server is: keys, which it keeps in
 // the directory pki, gossip, and both ports.
-// revoked is the file of the instances that it refuses.
-func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
+// revoked is the file of the instances that it refuses, have what it can give.
+func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, have *artefacts, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
 	var none bootstrap.Fabric
 	spec := c.Spec
 	keys, err := identity.Derive(c.Secret, spec.ID)
@@ -59,13 +59,19 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, log *s
 	seen.group = group
 	seen.search = newSearch(c, self, seen, server.Settled, log)
 	called := rpc.NewClient(spec.Ports.Agents, func(inst string) *tls.Config { return bar.list.Client(t.agentClient(inst), nil) }, identify)
+	have.link(called, func() []agent.Peer {
+		if !t.Enrolled() {
+			return nil
+		}
+		return giversOf(self.Inst, seen.Peers())
+	})
 	run := func(ctx context.Context) error {
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error {
 			return rpc.Serve(ctx, enrolment, t.enrolment.ServerConfig(), rpc.EnrolmentHandler(server, identify), log)
 		})
 		work.Go(func() error {
-			return rpc.Serve(ctx, agents, bar.list.Track(t.agentServer()), rpc.AgentHandler(server, bar.identify), log)
+			return rpc.Serve(ctx, agents, bar.list.Track(t.agentServer()), have.handler(server, bar.identify), log)
 		})
 		work.Go(func() error { return seen.run(ctx) })
 		work.Go(func() error { return bar.watch(ctx, called.Forget) })

@@ -66,7 +66,7 @@ func connectAt(t *testing.T, c cluster.Cluster, address, inst string) connected 
 	self := bootstrap.Self{Inst: inst, HW: id("b"), Node: plan.Node{Name: "n", Private: out.at}}
 	ctx, stop := context.WithCancel(context.Background())
 	var err error
-	out.trust, out.fabric, err = connect(ctx, t.TempDir(), out.revoked, c, slog.New(slog.DiscardHandler), self, quietServer(t))
+	out.trust, out.fabric, err = connect(ctx, t.TempDir(), out.revoked, c, newArtefacts(c, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler), self, quietServer(t))
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestConnectPortTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = connect(t.Context(), t.TempDir(), "", c, slog.New(slog.DiscardHandler), self, nil)
+		_, _, err = connect(t.Context(), t.TempDir(), "", c, newArtefacts(c, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler), self, nil)
 		if err == nil || !strings.Contains(err.Error(), "spec.ports."+field+" moves it") {
 			t.Errorf("port of %s taken: %v", field, err)
 		}

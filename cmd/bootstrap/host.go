@@ -7,10 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 
+	"github.com/mustermetal/muster/pkg/artifact"
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/host"
+	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/network"
 	"github.com/mustermetal/muster/pkg/systemd"
 )
@@ -25,16 +28,16 @@ type preparation struct {
 	root string // "/"; another directory in tests
 }
 
-func newHost(c cluster.Cluster, units *systemd.Manager, log *slog.Logger) preparation {
+func newHost(c cluster.Cluster, units *systemd.Manager, store *artifact.Store, log *slog.Logger) preparation {
 	return preparation{Host: &host.Host{
-		Cluster: c, Units: units, Write: durable.WriteFile, Run: host.Run, Free: host.Free, Log: log, Root: "/",
+		Cluster: c, Arch: runtime.GOARCH, Units: units, Artifacts: store, Write: durable.WriteFile, Run: host.Run, Free: host.Free, Log: log, Root: "/",
 	}, units: units, log: log, root: "/"}
 }
 
 // Prepare keeps networkd from deleting our routes, where it runs, then prepares
 // the rest.
-func (p preparation) Prepare(ctx context.Context, report func(string)) error {
-	report("networkd")
+func (p preparation) Prepare(ctx context.Context, report func(member.Preparation)) error {
+	report(member.Preparation{Step: "networkd"})
 	if err := p.keepRoutes(ctx); err != nil {
 		return err
 	}

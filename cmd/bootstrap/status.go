@@ -103,6 +103,14 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		if s.Problem != "" {
 			fmt.Fprintf(w, "%s: %s\n", name, oneLine(s.Problem))
 		}
+		if p := s.Preparation; p.Step != "" {
+			fmt.Fprintf(w, "%s prepares: %s\n", name, preparing(p))
+		}
+		if s.Phase != member.Ready { // by then another place had everything
+			for _, fault := range s.Preparation.Artefacts.Faults {
+				fmt.Fprintf(w, "%s: artefacts: %s\n", name, oneLine(fault))
+			}
+		}
 		for _, p := range s.Network.Peers {
 			if p.State != "established" {
 				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, sessionState(p, s.Time), oneLine(cmp.Or(p.Reason, "no reason yet")))
@@ -113,6 +121,14 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		}
 	}
 	return nil
+}
+
+// preparing says what host preparation does now.
+func preparing(p member.Preparation) string {
+	if f := p.Artefacts; p.Step == "artefacts" && f.Items > 0 {
+		return fmt.Sprintf("artefacts, %d of %d, %d of %d MB", f.Done, f.Items, f.Bytes/1e6, f.Size/1e6)
+	}
+	return p.Step
 }
 
 // sessionState is the state of a session and how long it is up, or down. Both

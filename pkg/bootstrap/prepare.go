@@ -2,12 +2,17 @@ package bootstrap
 
 import (
 	"context"
+
+	"github.com/mustermetal/muster/pkg/member"
 )
 
 // prepareHost is step 5; it runs beside the roll call and the fence.
 func (a *Agent) prepareHost(ctx context.Context) error {
 	err := retry(ctx, func(ctx context.Context) error {
-		return a.Host.Prepare(ctx, func(step string) { a.Log.Debug("preparing", "step", step) })
+		return a.Host.Prepare(ctx, func(p member.Preparation) {
+			a.Log.Debug("preparing", "step", p.Step, "artefacts", p.Artefacts.Done, "bytes", p.Artefacts.Bytes)
+			a.board.change(func(s *member.Status) { s.Preparation = p })
+		})
 	}, func(err error) {
 		a.hindrance.Store(&err)
 		a.board.problem(err)

@@ -203,7 +203,7 @@ type Authority interface {
 
 // Host prepares the machine: sysctls, containerd, kubelet, artefacts.
 type Host interface {
-	Prepare(ctx context.Context, report func(step string)) error
+	Prepare(ctx context.Context, report func(member.Preparation)) error
 }
 
 // Network puts addresses on lo and routes in the table, and heals them.

@@ -258,8 +258,8 @@ func (s *testServer) Device(context.Context, func(error)) (device.Device, error)
 	d.EventsURL = "http://10.0.0.1/events"
 	return d, nil
 }
-func (s *testServer) Prepare(ctx context.Context, report func(string)) error {
-	report("containerd")
+func (s *testServer) Prepare(ctx context.Context, report func(member.Preparation)) error {
+	report(member.Preparation{Step: "containerd"})
 	if s.prepareFails > 0 {
 		s.prepareFails--
 		return errors.New("swap is on")

@@ -43,7 +43,7 @@ func (h *Host) checkArtefacts(ctx context.Context) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the image lacks %s; lay them in with bootstrap bake --artifacts, or use an image that has them", strings.Join(missing, ", "))
+		return fmt.Errorf("the image lacks %s; pin them with userdata lock, so that servers fetch them, or lay them in with bootstrap bake --artifacts", strings.Join(missing, ", "))
 	}
 	want := h.Cluster.Spec.Kubernetes.Version
 	for _, v := range []struct {
@@ -58,7 +58,7 @@ func (h *Host) checkArtefacts(ctx context.Context) error {
 			return fmt.Errorf("asking for its version: %w", err)
 		}
 		if have := strings.TrimPrefix(strings.TrimSpace(string(out)), v.before); have != want {
-			return fmt.Errorf("%s is %s, the cluster file says %s (spec.kubernetes.version): bake an image with that version, or change the cluster file", v.argv[0], have, want)
+			return fmt.Errorf("%s is %s, the cluster file says %s (spec.kubernetes.version): pin that version with userdata lock, bake an image with it, or change the cluster file", v.argv[0], have, want)
 		}
 	}
 	return nil
@@ -72,19 +72,6 @@ func (h *Host) images(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("asking kubeadm for the images: %w", err)
 	}
 	return strings.Fields(string(out)), nil
-}
-
-// noteImages says which images will have to be pulled. That is no error: kubeadm
-// pulls them.
-func (h *Host) noteImages(ctx context.Context, want []string) error {
-	out, err := h.Run(ctx, layout.BinDir+"/ctr", "--address", h.path(layout.Containerd), "--namespace", "k8s.io", "images", "list", "--quiet")
-	if err != nil {
-		return fmt.Errorf("asking containerd for its images: %w", err)
-	}
-	if missing := missingImages(want, out); len(missing) > 0 {
-		h.Log.Info("images will be pulled from their registry; an image with them baked in starts sooner", "missing", strings.Join(missing, " "))
-	}
-	return nil
 }
 
 // room is what each directory needs for a first start; less, and kubeadm or the

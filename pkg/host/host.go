@@ -20,6 +20,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/units"
 )
 
@@ -31,27 +32,48 @@ type Units interface {
 	Restart(ctx context.Context, unit string) error
 }
 
+// Artifacts gets what the lock file pins, and lays it.
+type Artifacts interface {
+	// Fetch returns when all pins are in this server's cache, verified.
+	Fetch(ctx context.Context, pins []cluster.Pin, report func(member.Fetching)) error
+	// Install lays the files of a cached artefact where place says, by their path in
+	// the archive; all or none.
+	Install(ctx context.Context, p cluster.Pin, place func(name string) (dest string, ok bool)) error
+	// Path is where a cached artefact lies, verified again.
+	Path(ctx context.Context, p cluster.Pin) (string, error)
+}
+
 // Host is this server.
 type Host struct {
-	Cluster cluster.Cluster
-	Units   Units
-	Write   func(path string, data []byte, perm fs.FileMode) error                 // atomic
-	Run     func(ctx context.Context, name string, args ...string) ([]byte, error) // see Run
-	Free    func(path string) (bytes uint64, err error)                            // see Free
-	Log     *slog.Logger
-	Root    string // "/"; another directory in tests
+	Cluster   cluster.Cluster
+	Arch      string // as Go calls it
+	Units     Units
+	Artifacts Artifacts
+	Write     func(path string, data []byte, perm fs.FileMode) error                 // atomic
+	Run       func(ctx context.Context, name string, args ...string) ([]byte, error) // see Run
+	Free      func(path string) (bytes uint64, err error)                            // see Free
+	Log       *slog.Logger
+	Root      string // "/"; another directory in tests
 }
 
 // Prepare makes this server fit for kubeadm, or says what hinders it. report
-// hears the name of each step as it begins. It may be called again at any time.
-func (h *Host) Prepare(ctx context.Context, report func(step string)) error {
+// hears of each step as it begins, and how artefacts come. It may be called again at
+// any time.
+func (h *Host) Prepare(ctx context.Context, report func(member.Preparation)) error {
 	var images []string
+	var now member.Preparation
 	for _, s := range []struct {
 		name string
 		do   func(ctx context.Context) error
 	}{
-		{"artefacts", h.checkArtefacts},
 		{"space", func(context.Context) error { return h.checkSpace() }},
+		{"artefacts", func(ctx context.Context) error {
+			return h.installArtefacts(ctx, func(f member.Fetching) {
+				now.Artefacts = f
+				report(now)
+			})
+		}},
+		{"versions", h.checkArtefacts},
 		{"swap", func(context.Context) error { return h.checkSwap() }},
 		{"kernel modules", h.loadModules},
 		{"kernel settings", h.tuneKernel},
@@ -67,13 +89,16 @@ func (h *Host) Prepare(ctx context.Context, report func(step string)) error {
 			}
 			return h.startContainerd(ctx, sandbox)
 		}},
-		{"images", func(ctx context.Context) error { return h.noteImages(ctx, images) }},
+		{"images", func(ctx context.Context) error { return h.bringImages(ctx, images) }},
 	} {
-		report(s.name)
+		now.Step = s.name
+		report(now)
 		if err := s.do(ctx); err != nil {
 			return fmt.Errorf("preparing this server, %s: %w", s.name, err)
 		}
 	}
+	now.Step = ""
+	report(now)
 	return nil
 }
 

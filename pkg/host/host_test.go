@@ -22,6 +22,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/member"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew; read the difference before you commit it")
@@ -41,7 +42,9 @@ type machine struct {
 	images    string // in containerd
 	plugins   string
 	free      uint64
-	deaf      bool // systemd-sysctl and systemd-modules-load change nothing
+	imported  []string
+	versions  map[string]string // that programs say of themselves
+	deaf      bool              // systemd-sysctl and systemd-modules-load change nothing
 }
 
 func (m *machine) Install(_ context.Context, files map[string][]byte) (changed []string, err error) {
@@ -107,6 +110,12 @@ func (m *machine) run(_ context.Context, name string, args ...string) ([]byte, e
 		return []byte("Kubernetes v1.36.3\n"), nil
 	case strings.HasPrefix(line, "kubeadm config images list --kubernetes-version v1.36.3"):
 		return []byte("registry.k8s.io/kube-apiserver:v1.36.3\nregistry.k8s.io/pause:3.10.2\n"), nil
+	case strings.HasSuffix(line, " --version"):
+		return []byte(m.versions[filepath.Base(name)]), nil
+	case strings.Contains(line, "images import"):
+		m.imported = append(m.imported, args[len(args)-1])
+		m.images = "registry.k8s.io/kube-apiserver:v1.36.3\nregistry.k8s.io/pause:3.10.2\n"
+		return nil, nil
 	case strings.Contains(line, "plugins list"):
 		return []byte(m.plugins), nil
 	case strings.Contains(line, "images list"):
@@ -168,10 +177,10 @@ func setUp(t *testing.T) (*Host, *machine) {
 func TestPrepare(t *testing.T) {
 	h, m := setUp(t)
 	var steps []string
-	if err := h.Prepare(t.Context(), func(s string) { steps = append(steps, s) }); err != nil {
+	if err := h.Prepare(t.Context(), func(p member.Preparation) { steps = append(steps, p.Step) }); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"artefacts", "space", "swap", "kernel modules", "kernel settings", "names", "units", "containerd", "images"}
+	want := []string{"space", "artefacts", "versions", "swap", "kernel modules", "kernel settings", "names", "units", "containerd", "images", ""}
 	if diff := cmp.Diff(want, steps); diff != "" {
 		t.Error(diff)
 	}
@@ -204,7 +213,7 @@ func TestPrepare(t *testing.T) {
 	t.Run("a second run changes nothing", func(t *testing.T) {
 		m.writes, m.calls = 0, nil
 		m.lay("/sys/module/br_netfilter/x", "")
-		if err := h.Prepare(t.Context(), func(string) {}); err != nil {
+		if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
 			t.Fatal(err)
 		}
 		if m.writes != 0 {
@@ -217,7 +226,7 @@ func TestPrepare(t *testing.T) {
 	t.Run("a changed configuration restarts containerd", func(t *testing.T) {
 		m.calls = nil
 		h.Cluster.Spec.Containerd.Extra = map[string]map[string]any{"io.containerd.cri.v1.runtime": {"restrict_oom_score_adj": true}}
-		if err := h.Prepare(t.Context(), func(string) {}); err != nil {
+		if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"restart containerd.service"}, m.calls); diff != "" {
@@ -237,7 +246,7 @@ func TestPrepareSaysWhy(t *testing.T) {
 				_ = os.Remove(m.path("/usr/local/bin/kubelet"))
 				_ = os.Remove(m.path("/opt/cni/bin/loopback"))
 			},
-			[]string{"the image lacks /usr/local/bin/kubelet, /opt/cni/bin/loopback", "bootstrap bake"},
+			[]string{"the image lacks /usr/local/bin/kubelet, /opt/cni/bin/loopback", "userdata lock", "bootstrap bake"},
 		},
 		"not executable":  {func(h *Host, m *machine) { _ = os.Chmod(m.path(layout.RuncPath), 0o644) }, []string{"/usr/local/sbin/runc is no executable file"}},
 		"another version": {func(h *Host, m *machine) { m.kubeadm = "v1.35.8" }, []string{"kubeadm is v1.35.8, the cluster file says v1.36.3 (spec.kubernetes.version)"}},
@@ -268,7 +277,7 @@ func TestPrepareSaysWhy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, m := setUp(t)
 			row.spoil(h, m)
-			err := h.Prepare(t.Context(), func(string) {})
+			err := h.Prepare(t.Context(), func(member.Preparation) {})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -285,7 +294,7 @@ func TestSwapMayBeAllowed(t *testing.T) {
 	h, m := setUp(t)
 	m.lay("/proc/swaps", "Filename Type\n/dev/sda2 partition\n")
 	h.Cluster.Spec.Kubernetes.Kubelet = map[string]any{"failSwapOn": false}
-	if err := h.Prepare(t.Context(), func(string) {}); err != nil {
+	if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
 		t.Error(err)
 	}
 }
@@ -296,7 +305,7 @@ func TestSettingsInAContainer(t *testing.T) {
 	h, m := setUp(t)
 	m.deaf = true
 	m.lay("/proc/filesystems", "overlay\n")
-	if err := h.Prepare(t.Context(), func(string) {}); err != nil {
+	if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
 		t.Fatal(err)
 	}
 	if got := h.sysctl("net.ipv4.ip_forward"); got != "1" {

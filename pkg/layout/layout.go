@@ -19,7 +19,9 @@ const (
 	Directory = "/var/lib/muster/directory"              // e<epoch>-g<generation>/
 	Revoked   = "/var/lib/muster/directory/revoked.json" // instances whose certificates are refused
 	Device    = "/var/lib/muster/device.json"
-	Artifacts = "/var/lib/muster/artifacts"
+	Artifacts = "/var/lib/muster/artifacts" // by sha256, and installed.json
+	// BakedArtifacts may hold artefacts by sha256 in an image.
+	BakedArtifacts = "/usr/local/share/muster/artifacts"
 
 	Run            = "/run/muster"                    // 0700
 	Socket         = "/run/muster/agent.sock"         // status and the operator's acts

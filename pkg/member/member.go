@@ -79,12 +79,32 @@ type Status struct {
 	Time    time.Time `json:"time,omitzero"`     // the server's clock when it answered
 	Waiting string    `json:"waiting,omitempty"` // what it waits for, why, and what the operator may do
 	Problem string    `json:"problem,omitempty"` // the last error, a sentence
+	// Preparation is how far this server's own preparation is.
+	Preparation Preparation `json:"preparation,omitzero"`
 	// NodeCA is the CA of the Kubernetes node on this server, if there is one.
 	NodeCA string `json:"nodeCA,omitempty"`
 	// Decree is what this server knows to be decided.
 	Decree Decree `json:"decree"`
 	// Network is what this server has on lo and what its speaker says, for people.
 	Network NetworkStatus `json:"network"`
+}
+
+// Preparation is how far host preparation is.
+type Preparation struct {
+	Step      string   `json:"step,omitempty"` // what it does now; empty when it is done
+	Artefacts Fetching `json:"artefacts,omitzero"`
+}
+
+// Fetching is how far the artefacts of the lock file are. Bytes and Size are of
+// those that were missing when it began.
+type Fetching struct {
+	Done  int   `json:"done"`
+	Items int   `json:"items"`
+	Bytes int64 `json:"bytes"`
+	Size  int64 `json:"size"`
+	// Faults are places that failed, each with its last reason. They stay when
+	// another place had everything.
+	Faults []string `json:"faults,omitempty"`
 }
 
 // Decree is the fence as a person sees it.

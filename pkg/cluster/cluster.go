@@ -248,10 +248,14 @@ type Kubernetes struct {
 	// that something else brings to the control planes. May be absent with one
 	// control plane.
 	Endpoint Endpoint `yaml:"endpoint,omitempty"`
-	// PodSubnets is one range, or one per address family. Every node takes a /24
-	// (IPv6: a /64) out of it.
+	// PodSubnets is one range, or one per address family. Every node takes a /24 out
+	// of it; of IPv6 a /64 where the range is a /48 to /56, else a share that is 16
+	// bits narrower than the range, so that fd01::/64 is room for 65,536 nodes of a
+	// /80.
 	PodSubnets []netip.Prefix `yaml:"podSubnets,omitempty"`
-	// ServiceSubnets is one range, or one per address family, in the order of podSubnets.
+	// ServiceSubnets is one range, or one per address family, in the order of
+	// podSubnets. The servers' own ports are at their private addresses of the first
+	// family; with two families a node has an address of each.
 	ServiceSubnets []netip.Prefix `yaml:"serviceSubnets,omitempty"`
 	// DNSDomain is the domain of Services.
 	DNSDomain string `yaml:"dnsDomain,omitempty"`

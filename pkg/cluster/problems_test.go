@@ -260,13 +260,12 @@ func TestProblems(t *testing.T) {
 		{"pod range smaller than a node's", good, "172.16.0.0/12", "172.16.0.0/25", []string{
 			"16:18: spec.kubernetes.podSubnets[0]: 172.16.0.0/25 has room for no node, but 5 servers are expected (every node takes a /24: use a /21 or wider)",
 		}},
-		{"pod range too wide", good, "[172.16.0.0/12]", "[172.16.0.0/12, \"fd00::/40\"]\n    dnsDomain: Cluster_Local", []string{
-			"16:33: spec.kubernetes.podSubnets[1]: fd00::/40 is too wide: kube-controller-manager splits a range into at most 65,536 nodes of a /64 (take a /48 to /64)",
+		{"families of pods and Services", good, "[172.16.0.0/12]", "[172.16.0.0/12, \"fd00::/40\"]\n    dnsDomain: Cluster_Local", []string{
 			`17:16: spec.kubernetes.dnsDomain: "Cluster_Local" is not a domain name (such as cluster.local)`,
 			"18:21: spec.kubernetes.serviceSubnets: Services have IPv4, but pods have IPv4, then IPv6 (give both lists the same address families in the same order)",
 		}},
-		{"IPv6 pod range of one node", good, "podSubnets: [172.16.0.0/12]\n    serviceSubnets: [192.168.0.0/16]", "podSubnets: [172.16.0.0/12, \"fd01::/64\"]\n    serviceSubnets: [192.168.0.0/16, \"fd98::/64\"]", []string{
-			"16:33: spec.kubernetes.podSubnets[1]: fd01::/64 has room for 1 node, but 5 servers are expected (every node takes a /64: use a /61 or wider)",
+		{"IPv6 pod range of one node", good, "podSubnets: [172.16.0.0/12]\n    serviceSubnets: [192.168.0.0/16]", "podSubnets: [172.16.0.0/12, \"fd01::/120\"]\n    serviceSubnets: [192.168.0.0/16, \"fd98::/64\"]", []string{
+			"16:33: spec.kubernetes.podSubnets[1]: fd01::/120 has room for 1 node, but 5 servers are expected (every node takes a /120: use a /117 or wider)",
 			"17:38: spec.kubernetes.serviceSubnets[1]: fd98::/64 is too wide: kube-apiserver takes at most 2^20 Service addresses (use a /108 or narrower)",
 		}},
 		{"host bits", good, "172.16.0.0/12", "172.16.5.0/12", []string{

@@ -80,11 +80,3 @@ func (l LoadBalancer) Families() []int {
 	slices.Sort(families)
 	return slices.Compact(families)
 }
-
-// familyOf is 4 or 6.
-func familyOf(a netip.Addr) int {
-	if a.Is4() {
-		return 4
-	}
-	return 6
-}

@@ -42,6 +42,7 @@ func (v *validator) validate(server bool) {
 	v.services()
 	v.firewall()
 	v.ranges()
+	v.reachable()
 	v.ports()
 	v.static(server)
 	if v.Spec.Unsafe.StateFilesystem {

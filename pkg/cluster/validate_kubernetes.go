@@ -79,31 +79,24 @@ func (v *validator) families(path string, list []netip.Prefix) {
 // familiesOf names the address families of a list in order, "" when the list has
 // other problems.
 func familiesOf(list []netip.Prefix) string {
-	var names []string
+	var families []int
 	for i, p := range list {
 		if !p.IsValid() || i > 0 && p.Addr().Is4() == list[0].Addr().Is4() {
 			return ""
 		}
-		if p.Addr().Is4() {
-			names = append(names, "IPv4")
-		} else {
-			names = append(names, "IPv6")
-		}
+		families = append(families, familyOf(p.Addr()))
 	}
-	return strings.Join(names, ", then ")
+	return familyNames(families)
 }
 
 // podCapacity checks that every expected server gets its share of the pod range.
-// The controller-manager hands each node a /24, or a /64 of IPv6, and refuses to
-// start when the range is more than 16 bits wider (2^16 nodes).
+// The controller-manager refuses to start when the range is more than 16 bits wider
+// than a share (2^16 nodes).
 func (v *validator) podCapacity(path string, p netip.Prefix) {
 	if !p.IsValid() {
 		return
 	}
-	share := 24
-	if p.Addr().Is6() {
-		share = 64
-	}
+	share := v.Spec.Kubernetes.NodeMask(p)
 	n := v.Spec.Servers.Expect
 	room := 0
 	if d := share - p.Bits(); d >= 0 {
@@ -114,8 +107,8 @@ func (v *validator) podCapacity(path string, p netip.Prefix) {
 		need--
 	}
 	switch {
-	case p.Bits() < share-16:
-		v.errorf(path, fmt.Sprintf("take a /%d to /%d", share-16, share), "%s is too wide: kube-controller-manager splits a range into at most 65,536 nodes of a /%d", p, share)
+	case p.Bits() < share-nodeBits:
+		v.errorf(path, fmt.Sprintf("take a /%d to /%d", share-nodeBits, share), "%s is too wide: kube-controller-manager splits a range into at most 65,536 nodes of a /%d", p, share)
 	case room < n && v.fine("spec.servers.expect"):
 		v.errorf(path, fmt.Sprintf("every node takes a /%d: use a /%d or wider", share, need), "%s has room for %s, but %s expected", p, count(room, "node"), are(n, "server"))
 	}

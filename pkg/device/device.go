@@ -75,6 +75,19 @@ func (d Device) Private(family int) (Address, bool) {
 	return Address{}, false
 }
 
+// Any returns the private address of a family, else the public one.
+func (d Device) Any(family int) (Address, bool) {
+	if a, ok := d.Private(family); ok {
+		return a, true
+	}
+	for _, a := range d.Addresses {
+		if a.Prefix.Addr().Is4() == (family == 4) {
+			return a, true
+		}
+	}
+	return Address{}, false
+}
+
 // SessionAddress returns the address that the sessions of a neighbour come from:
 // the one that the platform names (customer_ip) where this server has it, else
 // the private address of that family. The first case matters for IPv6 on Packet's

@@ -62,6 +62,7 @@ type clusterConfiguration struct {
 	EncryptionAlgorithm  string     `yaml:"encryptionAlgorithm"`
 	Networking           networking `yaml:"networking"`
 	APIServer            apiServer  `yaml:"apiServer"`
+	ControllerManager    component  `yaml:"controllerManager,omitempty"`
 }
 
 type bootstrapToken struct {
@@ -112,6 +113,10 @@ type networking struct {
 
 type apiServer struct {
 	CertSANs []string `yaml:"certSANs"`
+}
+
+type component struct {
+	ExtraArgs []arg `yaml:"extraArgs,omitempty"`
 }
 
 type patches struct {
@@ -223,7 +228,8 @@ func InitConfig(in InitInput) ([]byte, error) {
 			Networking: networking{
 				PodSubnet: joinPrefixes(k.PodSubnets), ServiceSubnet: joinPrefixes(k.ServiceSubnets), DNSDomain: k.DNSDomain,
 			},
-			APIServer: apiServer{CertSANs: names(in)},
+			APIServer:         apiServer{CertSANs: names(in)},
+			ControllerManager: component{ExtraArgs: nodeMasks(k)},
 		},
 		kubelet(k.Kubelet),
 		kubeProxy(k),
@@ -292,7 +298,7 @@ func registration(n plan.Node, k cluster.Kubernetes, finish bool) nodeRegistrati
 		IgnorePreflightErrors: slices.Compact(ignore),
 		// Without it the kubelet takes the address of the default route, which is
 		// the public one.
-		KubeletExtraArgs: []arg{{Name: "node-ip", Value: n.Private.String()}},
+		KubeletExtraArgs: []arg{{Name: "node-ip", Value: nodeIPs(n)}},
 	}
 }
 

@@ -57,8 +57,15 @@ func goldens(t *testing.T) map[string][]byte {
 	rig.Spec.Kubernetes.IgnorePreflightErrors = []string{"SystemVerification"}
 	rig.Spec.Kubernetes.SkipPhases = []string{"addon/coredns"}
 	dual := seeds()
-	dual.Spec.Kubernetes.PodSubnets = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/48")}
+	dual.Spec.Kubernetes.PodSubnets = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/64")}
 	dual.Spec.Kubernetes.ServiceSubnets = []netip.Prefix{netip.MustParsePrefix("10.152.183.0/24"), netip.MustParsePrefix("fd98::/108")}
+	dualNode := node("cp1", "10.99.14.9")
+	dualNode.Second = netip.MustParseAddr("fd66::1:1")
+	six := seeds()
+	six.Spec.Kubernetes.Endpoint = cluster.Endpoint{Address: "[2604:1380:1::92]:6443"}
+	six.Spec.Kubernetes.PodSubnets, six.Spec.Kubernetes.ServiceSubnets = dual.Spec.Kubernetes.PodSubnets[1:], dual.Spec.Kubernetes.ServiceSubnets[1:]
+	six.Spec.Network.ElasticIPs = []cluster.ElasticIP{{Address: netip.MustParsePrefix("2604:1380:1::92/128"), On: "control-planes"}}
+	sixNode := plan.Node{Name: "cp1", Private: dualNode.Second, Endpoint: six.Spec.Kubernetes.Endpoint.Address}
 	alone := seeds()
 	alone.Spec.Kubernetes.Endpoint = cluster.Endpoint{}
 	alone.Spec.Network = cluster.Network{}
@@ -67,7 +74,8 @@ func goldens(t *testing.T) map[string][]byte {
 
 	return map[string][]byte{
 		"init.yaml":            must(InitConfig(InitInput{Cluster: seeds(), Node: node("cp1", "10.99.14.9"), Token: token})),
-		"init-dual.yaml":       must(InitConfig(InitInput{Cluster: dual, Node: node("cp1", "10.99.14.9"), Token: token})),
+		"init-dual.yaml":       must(InitConfig(InitInput{Cluster: dual, Node: dualNode, Token: token})),
+		"init-ipv6.yaml":       must(InitConfig(InitInput{Cluster: six, Node: sixNode, Token: token})),
 		"init-alone.yaml":      must(InitConfig(InitInput{Cluster: alone, Node: aloneNode, Token: token})),
 		"init-rig-finish.yaml": must(InitConfig(InitInput{Cluster: rig, Node: node("cp1", "10.99.14.9"), Token: token, Finish: true})),
 		"join-control-plane.yaml": must(JoinConfig(JoinInput{

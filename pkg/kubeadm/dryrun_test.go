@@ -48,7 +48,7 @@ func dryRun(t *testing.T, verb, golden, address string, discovery []byte) string
 	namespaces := []string{"--mount"}
 	if discovery == nil {
 		namespaces = append(namespaces, "--net")
-		script = "ip link set lo up; ip address add " + address + "/32 dev lo; " + script
+		script = "ip link set lo up; ip address add " + address + " dev lo; " + script
 	}
 	args := append(namespaces, "--", "/bin/sh", "-ec", script, "sh", kubeadm, verb, "--dry-run", "--config", filepath.Join(dir, "config.yaml"), "--ignore-preflight-errors=all")
 	cmd := exec.CommandContext(t.Context(), "unshare", args...)
@@ -88,6 +88,19 @@ func TestInitDryRun(t *testing.T) {
 		"etcd.yaml":               {`--listen-peer-urls=https://10\.99\.14\.9:2380$`},
 		"admin.conf":              {`server: https://147\.75\.194\.92:6443$`},
 		"controller-manager.conf": {`server: https://10\.99\.14\.9:6443$`}, // localServer relies on it
+	})
+}
+
+// A cluster of IPv6 alone: kubeadm has etcd listen at ::1 in place of 127.0.0.1.
+func TestInitDryRunIPv6(t *testing.T) {
+	holds(t, dryRun(t, "init", "init-ipv6.yaml", "fd66::1:1", nil), map[string][]string{
+		"config.yaml":                  {`^address: fd66::1:1$`, `^- fd98::a$`},
+		"kubeadm-flags.env":            {`--node-ip=fd66::1:1`},
+		"kube-apiserver.yaml":          {`--advertise-address=fd66::1:1$`, `--service-cluster-ip-range=fd98::/108$`},
+		"kube-controller-manager.yaml": {`--cluster-cidr=fd01::/64$`, `--node-cidr-mask-size-ipv6=80$`},
+		"etcd.yaml":                    {`--listen-client-urls=https://\[::1\]:2379,https://\[fd66::1:1\]:2379$`, `--listen-peer-urls=https://\[fd66::1:1\]:2380$`},
+		"admin.conf":                   {`server: https://\[2604:1380:1::92\]:6443$`},
+		"controller-manager.conf":      {`server: https://\[fd66::1:1\]:6443$`}, // localServer relies on it
 	})
 }
 

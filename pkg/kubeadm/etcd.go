@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,19 +18,27 @@ import (
 	"github.com/mustermetal/muster/pkg/layout"
 )
 
-// etcdURL is etcd's client port on lo, where every member that kubeadm makes
-// listens; the path is that of etcd's JSON gateway (etcd 3.5 to 3.7).
-const etcdURL = "https://127.0.0.1:2379/v3/cluster/member/list"
+// etcdURL asks the etcd beside an API server, which listens at the address that the
+// API server advertises; on lo it has 127.0.0.1 or ::1, by the family of that. The
+// path is that of etcd's JSON gateway (etcd 3.5 to 3.7).
+func etcdURL(apiServer netip.AddrPort) string {
+	const clientPort = 2379
+	return "https://" + netip.AddrPortFrom(apiServer.Addr(), clientPort).String() + "/v3/cluster/member/list"
+}
 
 // Promoted says whether the etcd of this node votes. Until it does, it is a
 // learner, and etcd takes no second one: no other control plane can join.
 func (k *Kubeadm) Promoted(ctx context.Context, node string) (bool, error) {
+	at, err := localServer(k.Root)
+	if err != nil {
+		return false, err
+	}
 	client, err := k.etcdClient()
 	if err != nil {
 		return false, err
 	}
 	defer client.CloseIdleConnections()
-	return promoted(ctx, client, etcdURL, node)
+	return promoted(ctx, client, etcdURL(at), node)
 }
 
 func promoted(ctx context.Context, client *http.Client, url, node string) (bool, error) {

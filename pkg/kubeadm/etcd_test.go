@@ -4,8 +4,19 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 )
+
+func TestEtcdURL(t *testing.T) {
+	for at, want := range map[string]string{
+		"10.99.14.9:6443": "https://10.99.14.9:2379/v3/cluster/member/list", "[fd66::1:1]:6443": "https://[fd66::1:1]:2379/v3/cluster/member/list",
+	} {
+		if got := etcdURL(netip.MustParseAddrPort(at)); got != want {
+			t.Errorf("etcd beside %s: %s, expected %s", at, got, want)
+		}
+	}
+}
 
 func TestPromoted(t *testing.T) {
 	for _, c := range []struct {

@@ -3,12 +3,9 @@ package plan
 import (
 	"cmp"
 	"crypto/sha256"
-	"net"
 	"net/netip"
-	"net/url"
 	"path"
 	"slices"
-	"strconv"
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
@@ -93,7 +90,7 @@ func AnnouncementFor(spec cluster.Spec, d device.Device, inst string) Announceme
 		Version:   AnnouncementVersion,
 		RouterID:  routerID(d, inst),
 		Prefixes:  ControlPlaneIPs(spec),
-		HealthURL: healthURL(d),
+		HealthURL: healthURL(spec, d),
 		HealthCA:  path.Join(layout.KubernetesPKI, "ca.crt"),
 	}
 	neighbors := slices.Clone(d.BGPNeighbors)
@@ -138,21 +135,14 @@ func routerID(d device.Device, inst string) netip.Addr {
 	return netip.AddrFrom4([4]byte(sum[:4]))
 }
 
-// healthURL is the API server's readiness on the private address: the Elastic
-// IP would be answered by any control plane.
-func healthURL(d device.Device) string {
-	a, ok := d.Private(4)
+// healthURL is the API server's readiness on the private address that it
+// advertises: the Elastic IP would be answered by any control plane.
+func healthURL(spec cluster.Spec, d device.Device) string {
+	a, ok := d.Private(spec.Kubernetes.Families()[0])
 	if !ok {
-		if a, ok = d.Private(6); !ok {
-			return ""
-		}
+		return "" // NodeFor has said so
 	}
-	u := url.URL{
-		Scheme: "https",
-		Host:   net.JoinHostPort(a.Prefix.Addr().String(), strconv.Itoa(APIServerPort)),
-		Path:   "/readyz",
-	}
-	return u.String()
+	return ServerURL(a.Prefix.Addr()) + "/readyz"
 }
 
 func sortedPrefixes(ps []netip.Prefix) []netip.Prefix {

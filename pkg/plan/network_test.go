@@ -148,7 +148,9 @@ func TestAnnouncementWithoutIPv4(t *testing.T) {
 		BGPNeighbors: []device.Neighbor{{Family: 6, CustomerAS: 65000, PeerAS: 65530,
 			PeerIPs: []netip.Addr{netIP("fc00::e")}}},
 	}
-	a, b := AnnouncementFor(eipSpec(), d, "one"), AnnouncementFor(eipSpec(), d, "two")
+	spec := eipSpec()
+	spec.Kubernetes.ServiceSubnets = []netip.Prefix{netPrefix("fd98::/108")}
+	a, b := AnnouncementFor(spec, d, "one"), AnnouncementFor(spec, d, "two")
 	if !a.RouterID.Is4() || a.RouterID == b.RouterID {
 		t.Errorf("router ids %s and %s: want two different IPv4 addresses", a.RouterID, b.RouterID)
 	}

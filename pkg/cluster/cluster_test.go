@@ -134,6 +134,8 @@ func TestMarshalReadsBack(t *testing.T) {
 		"maps":  strings.Replace(good, "  network:", "  containerd: {extra: {a.b: {c: [1, 2.5, \"3\", null, true, {}], d: ''}}}\n  network:", 1),
 		"false": strings.Replace(good, `{url: "http://169.254.169.254"}`, `{url: "http://169.254.169.254", requireBGP: false, deadline: 90s}`, 1),
 		"join":  strings.Replace(good, "  network:", "  join: {ca: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}\n  network:", 1),
+		// yaml.v3 writes a block for these and reads back less.
+		"blank lines first": strings.Replace(good, "  network:", "    kubelet: {a: \"\\n\\nx\\n\", b: [\"\\nx\", \"x\\n\\n\"]}\n  network:", 1),
 		// An id of digits and one e is a number to YAML.
 		"id": strings.Replace(good, "5b0c6d1f9e2a47b88c3d4e5f60718293", `"50006010902047e88030405060718293"`, 1),
 	} {

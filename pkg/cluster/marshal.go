@@ -128,6 +128,9 @@ func word(x any) (*yaml.Node, error) {
 	if text, ok := x.(string); ok && isBare(text) {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}, nil
 	}
+	if text, ok := x.(string); ok && strings.HasPrefix(text, "\n") { // yaml.v3 would lose it
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}, nil
+	}
 	n := &yaml.Node{}
 	if err := n.Encode(x); err != nil {
 		return nil, err

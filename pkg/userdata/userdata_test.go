@@ -300,9 +300,13 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(cloudConfigHeader + "write_files:\n- path: /etc/muster/cluster.yaml\n  content: x\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse(data)
-		if err == nil && c.Secret == "" {
+		if err != nil {
+			return
+		}
+		if c.Secret == "" {
 			t.Errorf("accepted without a secret")
 		}
+		readsBack(t, c, CloudConfig)
 	})
 }
 

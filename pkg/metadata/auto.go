@@ -162,6 +162,16 @@ func drive(root fs.FS) (platform, why string) {
 	return "", ""
 }
 
+// unmounted says what to do about a drive of a platform that is there and that nobody
+// has mounted: the agent's unit may neither see disks nor mount any.
+func unmounted(root fs.FS, platform, at string) error {
+	of, why := drive(root)
+	if of != platform {
+		return nil
+	}
+	return fmt.Errorf("metadata: %s, but cloud-init has kept nothing of it: mount it read-only at %s", why, at)
+}
+
 // cloudInitPlatforms are platforms by cloud-init's name; what it found elsewhere is
 // read from its own file.
 var cloudInitPlatforms = map[string]string{

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+
+	"github.com/mustermetal/muster/pkg/cluster"
 )
 
 // noCloudService is a seed that some web server has.
@@ -35,6 +37,9 @@ func noCloud(root fs.FS) fetcher {
 			if f, ok := k.documents("meta-data", "", "nocloud"); ok {
 				return f, nil
 			}
+		}
+		if err := unmounted(root, cluster.PlatformNoCloud, "/var/lib/cloud/seed/nocloud"); err != nil {
+			return found{}, err
 		}
 		return found{}, errors.New("metadata: no NoCloud seed: none in /var/lib/cloud/seed/nocloud, none named by the kernel's command line, and cloud-init has kept none (" + instanceData + "); set spec.metadata.url where a web server has it")
 	}

@@ -3,6 +3,8 @@ package metadata
 import (
 	"context"
 	"io/fs"
+
+	"github.com/mustermetal/muster/pkg/cluster"
 )
 
 // openStackService is Nova's over HTTP.
@@ -31,6 +33,9 @@ func openStack(root fs.FS) fetcher {
 			if f, ok := k.documents("meta_data.json", "network_data.json", "openstack", "configdrive"); ok {
 				return f, nil
 			}
+		}
+		if err := unmounted(root, cluster.PlatformOpenStack, "/media/configdrive"); err != nil {
+			return found{}, err
 		}
 		return openStackService(linkLocal).fetch(ctx)
 	}

@@ -82,7 +82,7 @@ func noteReason(p plan.Peer, f facts) string {
 	badAS := f.note.code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && f.note.subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS
 	code := bgp.NewNotificationErrorCode(f.note.code, f.note.subcode)
 	switch {
-	case f.note.untold:
+	case f.note.untold && f.note.code == 0:
 		return fmt.Sprintf("AS mismatch suspected: %s answers the OPEN message with a notification, as it does when it knows this server by another AS number than %d (customer_as of the metadata); its log has the code", p.Address, f.as)
 	case badAS && f.note.sent:
 		return fmt.Sprintf("AS mismatch: %s has another AS number than %d, which the metadata gives it (peer_as)", p.Address, p.AS)

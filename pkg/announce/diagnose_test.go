@@ -45,7 +45,7 @@ func TestDiagnosis(t *testing.T) {
 			for i := range c.Device.BGPNeighbors {
 				c.Device.BGPNeighbors[i].CustomerAS = 65009
 			}
-		}, "AS mismatch suspected: 169.254.255.1 answers the OPEN message with a notification, as it does when it knows this server by another AS number than 65009"},
+		}, "AS mismatch: 169.254.255.1 knows this server by another AS number than 65009"},
 		{"the router has another AS", router, func(c *serverConfig) { c.Device.BGPNeighbors[0].PeerAS = 65532 },
 			"AS mismatch: 169.254.255.1 has another AS number than 65532"},
 		{"no route", router, func(c *serverConfig) { c.NoRoutes = true }, "no route to 169.254.255.1"},

@@ -20,7 +20,8 @@ type dialLog struct {
 }
 
 type lastDials struct {
-	count func() (md5Counters, error)
+	count  func() (md5Counters, error)
+	untold func(peer string) // called when a router refuses us by a code that is not known
 
 	mu      sync.Mutex
 	started md5Counters
@@ -31,18 +32,19 @@ type lastDials struct {
 type failure struct {
 	why  string       // the error of the last dial, or why the connection ended
 	note notification // what ended it, if one of the two said so
+	told notification // what the router answered when it was asked for its code
 	md5  md5Counters  // when the session was up, or the speaker started
 }
 
 // notification is a BGP NOTIFICATION; the zero value is none.
 type notification struct {
 	sent          bool // by this server
-	untold        bool // the router refused our OPEN; GoBGP drops the code
+	untold        bool // the router refused our OPEN; GoBGP drops the code, which is 0 until we asked
 	code, subcode uint8
 }
 
-func newDialLog(next slog.Handler, count func() (md5Counters, error)) *dialLog {
-	l := &lastDials{count: count, peers: map[string]failure{}}
+func newDialLog(next slog.Handler, count func() (md5Counters, error), untold func(peer string)) *dialLog {
+	l := &lastDials{count: count, untold: untold, peers: map[string]failure{}}
 	l.started, _ = count() // without counters there is one hint less
 	return &dialLog{next: next, last: l}
 }
@@ -52,6 +54,18 @@ func (d *dialLog) failure(peer netip.Addr) failure {
 	d.last.mu.Lock()
 	defer d.last.mu.Unlock()
 	return d.last.of(peer.String())
+}
+
+// told notes what a router answered when it was asked why it refuses the session.
+func (d *dialLog) told(peer netip.Addr, note notification) {
+	d.last.mu.Lock()
+	defer d.last.mu.Unlock()
+	f := d.last.of(peer.String())
+	note.untold = true
+	if f.told = note; f.note.untold {
+		f.note = note
+	}
+	d.last.peers[peer.String()] = f
 }
 
 func (l *lastDials) of(peer string) failure {
@@ -97,6 +111,13 @@ func (d *dialLog) remember(r slog.Record) {
 		}
 		return 0
 	}
+	if d.note(r, text, number) {
+		d.last.untold(d.peer)
+	}
+}
+
+// note takes a record down, and says whether the router should be asked for its code.
+func (d *dialLog) note(r slog.Record, text func(key string) string, number func(key string) uint8) (ask bool) {
 	d.last.mu.Lock()
 	defer d.last.mu.Unlock()
 	f := d.last.of(d.peer)
@@ -126,9 +147,14 @@ func (d *dialLog) remember(r slog.Record) {
 			f.note = notification{untold: true}
 		}
 	default:
-		return
+		return false
+	}
+	ask = f.note.untold
+	if ask && f.told.code != 0 {
+		f.note = f.told
 	}
 	d.last.peers[d.peer] = f
+	return ask
 }
 
 // WithAttrs keeps the peer that GoBGP binds to a session's logger as "Key".

@@ -3,18 +3,20 @@ package announce
 import (
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
 // TestDialLog: what counts is the last failure since the session was up.
 func TestDialLog(t *testing.T) {
 	counters := md5Counters{missing: 5}
-	d := newDialLog(slog.DiscardHandler, func() (md5Counters, error) { return counters, nil })
+	var asked []string
+	d := newDialLog(slog.DiscardHandler, func() (md5Counters, error) { return counters, nil }, func(peer string) { asked = append(asked, peer) })
 	log := slog.New(d).With("Topic", "Peer").With("Key", "169.254.255.1")
 	peer := netip.MustParseAddr("169.254.255.1")
 	atStart := failure{md5: counters}
 	counters = md5Counters{missing: 9}
-	badAS := notification{code: 2, subcode: 2}
+	badAS, known := notification{code: 2, subcode: 2}, notification{untold: true, code: 2, subcode: 2}
 	for _, step := range []struct {
 		name string
 		say  func()
@@ -39,6 +41,12 @@ func TestDialLog(t *testing.T) {
 		{"one for a KEEPALIVE", func() {
 			log.Debug("state changed", "old", "BGP_FSM_OPENCONFIRM", "new", "BGP_FSM_IDLE", "reason", "invalid-msg")
 		}, failure{why: "i/o timeout", note: notification{untold: true}, md5: atStart.md5}},
+		{"the router told its code", func() { d.told(peer, badAS) }, failure{why: "i/o timeout", note: known, told: known, md5: atStart.md5}},
+		{"refused again", func() { log.Info("sent notification", "Code", 5, "Subcode", 1) }, failure{why: "i/o timeout", note: known, told: known, md5: atStart.md5}},
+		{"gone, and refused again", func() {
+			log.Debug("failed to connect", "Error", "connection refused")
+			log.Info("sent notification", "Code", 5, "Subcode", 1)
+		}, failure{why: "connection refused", note: known, told: known, md5: atStart.md5}},
 		{"up", func() {
 			log.Debug("state changed", "old", "BGP_FSM_OPENCONFIRM", "new", "BGP_FSM_ESTABLISHED", "reason", "")
 		}, failure{md5: counters}},
@@ -54,6 +62,9 @@ func TestDialLog(t *testing.T) {
 		if got := d.failure(netip.MustParseAddr("169.254.255.2")); got != atStart {
 			t.Errorf("%s: the other peer has %+v", step.name, got)
 		}
+	}
+	if want := "169.254.255.1 169.254.255.1 169.254.255.1 169.254.255.1"; strings.Join(asked, " ") != want {
+		t.Errorf("to be asked for their code: %q, want %q", asked, want)
 	}
 }
 

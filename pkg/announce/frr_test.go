@@ -106,7 +106,7 @@ func TestAnnounceToFRR(t *testing.T) {
 	r.within(time.Second, "speaker killed: gone", second)
 	r.within(20*time.Second, "another AS has its name", func() bool {
 		for _, p := range three.status().Peers {
-			if !strings.Contains(p.Reason, "AS mismatch") {
+			if !strings.Contains(p.Reason, "AS mismatch: "+p.Address.String()+" knows this server by another AS number than 65009") {
 				return false
 			}
 		}

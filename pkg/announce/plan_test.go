@@ -129,6 +129,7 @@ func TestReason(t *testing.T) {
 		{"their AS", p, facts{sourceHere: true, routeSrc: p.Source, note: notification{sent: true, code: 2, subcode: 2}, as: 65000}, "169.254.255.1 has another AS number than 65530"},
 		{"our AS", p, facts{sourceHere: true, routeSrc: p.Source, note: notification{code: 2, subcode: 2}, as: 65000, dialErr: "notification-received"}, "another AS number than 65000"},
 		{"our AS, most likely", p, facts{sourceHere: true, routeSrc: p.Source, note: notification{untold: true}, as: 65000, dialErr: "read-failed"}, "AS mismatch suspected: 169.254.255.1 answers"},
+		{"our AS, when it was asked", p, facts{sourceHere: true, routeSrc: p.Source, note: notification{untold: true, code: 2, subcode: 2}, as: 65000, dialErr: "read-failed"}, "AS mismatch: 169.254.255.1 knows this server by another AS number than 65000"},
 		{"notification", p, facts{sourceHere: true, routeSrc: p.Source, note: notification{code: 6, subcode: 3}}, "169.254.255.1 ended the session with the notification code 6(cease)"},
 		{"own notification", p, facts{sourceHere: true, routeSrc: p.Source, note: notification{sent: true, code: 4}}, "this server ended the session with 169.254.255.1 with the notification code 4(hold timer expired)"},
 		{"closed", p, facts{sourceHere: true, routeSrc: p.Source, dialErr: "read-failed"}, "ended: read-failed"},

@@ -48,10 +48,11 @@ type speaker struct {
 // startSpeaker starts the instance and all sessions of p. changed is called
 // after each change of a session, from another goroutine.
 func startSpeaker(ctx context.Context, p plan.Announcement, log *slog.Logger, changed func()) (*speaker, error) {
-	dials := newDialLog(log.Handler(), readMD5Counters)
-	s := &speaker{dials: dials, started: time.Now(), server: server.NewBgpServer(server.LoggerOption(slog.New(dials), nil))}
-	go s.server.Serve()
+	s := &speaker{started: time.Now()}
 	ctx, s.stopWatch = context.WithCancel(context.WithoutCancel(ctx))
+	s.dials = newDialLog(log.Handler(), readMD5Counters, s.asker(ctx, p))
+	s.server = server.NewBgpServer(server.LoggerOption(slog.New(s.dials), nil))
+	go s.server.Serve()
 	if err := s.configure(ctx, p, log, changed); err != nil {
 		s.stop()
 		return nil, err

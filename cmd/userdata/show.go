@@ -21,7 +21,8 @@ import (
 var showCommand = command{
 	name: "show", args: "[FILE] [-o yaml|json]",
 	summary: "print the cluster file that is in user-data, without its secrets",
-	help: `Reads user-data of any format (or /etc/muster/cluster.yaml of a server) and prints
+	help: `Reads user-data of any format (or /etc/muster/cluster.yaml of a server, or the
+directory that render --format dir made) and prints
 the cluster file in it: defaults written out, the secret left out, passwords
 replaced by ` + cluster.Hidden + `. Without FILE, or with -, it reads standard input.
 
@@ -49,8 +50,16 @@ Examples:
 	},
 }
 
-// readRendered reads user-data, or the cluster file of a server.
+// readRendered reads user-data, the cluster file of a server, or a tree that render
+// --format dir made.
 func readRendered(s streams, file string) (cluster.Cluster, error) {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		c, err := userdata.ParseTree(os.DirFS(file))
+		if err != nil {
+			return c, exitError{exitData, fmt.Errorf("%s: %w", file, err)}
+		}
+		return c, nil
+	}
 	name, data, err := readLimited(s, file)
 	if err != nil {
 		return cluster.Cluster{}, err

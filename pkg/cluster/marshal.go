@@ -128,8 +128,9 @@ func word(x any) (*yaml.Node, error) {
 	if text, ok := x.(string); ok && isBare(text) {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}, nil
 	}
-	if text, ok := x.(string); ok && strings.HasPrefix(text, "\n") { // yaml.v3 would lose it
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}, nil
+	// yaml.v3 writes lines as a block, and loses blanks and breaks that it begins with.
+	if text, ok := x.(string); ok && strings.Contains(text, "\n") && strings.ContainsAny(text[:1], "\n\t ") {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: text}, nil
 	}
 	n := &yaml.Node{}
 	if err := n.Encode(x); err != nil {

@@ -67,9 +67,12 @@ func TestReadsBack(t *testing.T) {
 func anyFile(t *rapid.T) string {
 	label := rapid.StringMatching("[a-z][a-z0-9-]{0,20}[a-z0-9]")
 	// Text that YAML, a shell or an installer may take for something else.
-	strange := rapid.OneOf(rapid.StringMatching(`[ -~]{0,40}`), rapid.SampledFrom([]string{
+	word := rapid.OneOf(rapid.StringMatching(`[ -~]{0,40}`), rapid.SampledFrom([]string{
 		"yes", "0x10", "1e3", "~", "null", "", " x", "x ", "- a", "a: b", "#c", "'", `"`, "`id`", "$(id)", "$HOME", "END_OF_FILE", "\nEND_OF_FILE\n", "image_repo=x",
 		"{{ v1.local_hostname }}", "é", "日本", "a\nb\n", "\ttab", "EOF", "%s", `\n`, "2026-11-26", "MIME-Version: 1.0\n", "--muster-part--", "!!str", "&a", "*a", "|", ">",
+	}))
+	strange := rapid.OneOf(word, rapid.Custom(func(t *rapid.T) string {
+		return strings.Join(rapid.SliceOfN(word, 2, 5).Draw(t, "lines"), "\n")
 	}))
 	n := rapid.IntRange(1, 12).Draw(t, "n")
 	k := rapid.SampledFrom([]int{1, 3}).Draw(t, "k")

@@ -53,7 +53,7 @@ test: build ## vet and test everything that needs no servers
 # Package, function and inputs of each fuzz test: some 90 s on two cores. A count,
 # because go test calls it a failure now and then when time runs out within an
 # input. Their seeds run with every go test.
-FUZZ := election/FuzzDecodeState/150000 election/FuzzDecodeMessage/150000 durable/FuzzJudge/40000 shape/FuzzShapes/150000 cluster/FuzzParse/150000 userdata/FuzzParse/60000
+FUZZ := election/FuzzDecodeState/150000 election/FuzzDecodeMessage/150000 durable/FuzzJudge/40000 shape/FuzzShapes/80000 cluster/FuzzParse/150000 userdata/FuzzParse/60000
 
 fuzz: go ## fuzz the fence's state and messages, side by side
 	pids=()

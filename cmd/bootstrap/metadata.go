@@ -66,7 +66,11 @@ func metadataCommand(ctx context.Context, args []string, stdout, _ io.Writer) er
 	if *url != "" {
 		spec.MetadataSource.URL = *url
 	}
-	f, err := findMetadata(ctx, spec, *document)
+	last := "" // a platform that was named is found out anew
+	if d, err := storedDevice(layout.Device); err == nil && *platform == "" {
+		last = d.Platform
+	}
+	f, err := findMetadata(ctx, spec, *document, last)
 	if err != nil {
 		return err
 	}
@@ -93,8 +97,9 @@ func metadataSpec(config string, named bool) (cluster.Spec, error) {
 	return c.Spec, err
 }
 
-// findMetadata reads the platform, or the document in its place.
-func findMetadata(ctx context.Context, spec cluster.Spec, document string) (metadata.Finding, error) {
+// findMetadata reads the platform, or the document in its place; last is the platform
+// as the agent knows it.
+func findMetadata(ctx context.Context, spec cluster.Spec, document, last string) (metadata.Finding, error) {
 	if document != "" {
 		docs, err := readDocuments(spec.Platform, document)
 		if err != nil {
@@ -106,7 +111,9 @@ func findMetadata(ctx context.Context, spec cluster.Spec, document string) (meta
 		}
 		return f, err
 	}
-	reader, err := metadata.NewReader(spec, thisMachine())
+	machine := thisMachine()
+	machine.Last = last
+	reader, err := metadata.NewReader(spec, machine)
 	if err != nil {
 		return metadata.Finding{}, exitError{exitUsage, err}
 	}

@@ -99,8 +99,18 @@ func (a *auto) hint() (choice, bool, error) {
 	return choice{}, false, nil
 }
 
+// named is a platform that is known; its service is where cloud-init found one.
 func (a *auto) named(platform, why string) choice {
-	return choice{platform: platform, why: why, fetch: a.reader.fetcher(platform)}
+	fetch := a.reader.fetcher(platform)
+	if onlyByHTTP[platform] {
+		fetch = serviceOf(platform, a.base(), a.reader.machine.HTTP)
+	}
+	return choice{platform: platform, why: why, fetch: fetch}
+}
+
+// onlyByHTTP are the platforms that have nothing on a server's own disks.
+var onlyByHTTP = map[string]bool{
+	cluster.PlatformPacket: true, cluster.PlatformEC2: true, cluster.PlatformVultr: true, cluster.PlatformHetzner: true, cluster.PlatformLatitude: true,
 }
 
 // commandLine is the kernel's, where an installer may have put the answer.

@@ -258,7 +258,18 @@ func TestAutoEC2(t *testing.T) {
 			t.Fatal(err)
 		}
 		f, err := r.Read(t.Context())
-		if want := "cloud-init found ec2: metadata (" + service.URL + "), and " + service.URL + " answers as " + platform; err != nil || f.Platform != platform || f.Why != want {
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := machine(files, "x", nil, link("bond0", "10.99.14.9/31", "via=10.99.14.8"))
+		again.Last = platform
+		if r, err = NewReader(cluster.Spec{Platform: cluster.PlatformAuto}, again); err != nil {
+			t.Fatal(err)
+		}
+		if g, err := r.Read(t.Context()); err != nil || g.Platform != platform || g.Device.ID != f.Device.ID {
+			t.Errorf("at the next boot: %+v, %v", g, err)
+		}
+		if want := "cloud-init found ec2: metadata (" + service.URL + "), and " + service.URL + " answers as " + platform; f.Platform != platform || f.Why != want {
 			t.Errorf("%+v, %v; want why %q", f, err, want)
 		}
 	}

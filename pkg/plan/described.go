@@ -9,7 +9,8 @@ import (
 	"github.com/mustermetal/muster/pkg/device"
 )
 
-// Described are the devices that the cluster file alone describes.
+// Described are the devices that the cluster file alone describes; what is laid over
+// a platform's answer and is not whole without it is none.
 func Described(servers []cluster.StaticServer) []device.Device {
 	var out []device.Device
 	for _, own := range servers {
@@ -22,7 +23,9 @@ func Described(servers []cluster.StaticServer) []device.Device {
 				d = Laid(d, s)
 			}
 		}
-		out = append(out, Laid(d, own))
+		if d = Laid(d, own); len(d.Missing()) == 0 {
+			out = append(out, d)
+		}
 	}
 	return out
 }

@@ -21,7 +21,7 @@ var updateExamples = flag.Bool("update-examples", false, "write what commands in
 func documents(t *testing.T) []string {
 	t.Helper()
 	all := []string{"../README.md"}
-	for _, pattern := range []string{"../docs/*.md"} {
+	for _, pattern := range []string{"../docs/*.md", "../docs/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: no documents (%v)", pattern, err)

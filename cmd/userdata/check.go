@@ -204,7 +204,7 @@ func check(s streams, file, lockFile string, asJSON bool) error {
 func (s summary) String() string {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		fmt.Fprintf(&b, "%-11s "+format+"\n", append([]any{key}, args...)...)
+		fmt.Fprintf(&b, "%-*s "+format+"\n", append([]any{max(11, len(s.Name)), key}, args...)...)
 	}
 	line(s.Name, "%s: %s, %s", count(s.Servers, "server"), count(s.ControlPlanes, "control plane"), count(s.Servers-s.ControlPlanes, "worker"))
 	line("quorum", "%d of %d must agree; %s may be absent when the cluster forms", s.Quorum, s.Electors, count(s.MayBeAbsent, "server"))

@@ -49,8 +49,8 @@ var rules = table([]group{
 		spec.static[] spec.static[].match.hostname spec.static[].match.mac spec.static[].match.address spec.static[].match.all spec.report.userState spec.report.webhook spec.unsafe.stateFilesystem`},
 	{Apply, "the agent compares addresses and routes at its next start, and mends", `spec.static[].addresses[].gateway
 		spec.static[].bgpNeighbors[] spec.static[].bgpNeighbors[].customerAS spec.static[].bgpNeighbors[].customerIP spec.static[].bgpNeighbors[].peerAS
-		spec.static[].bgpNeighbors[].peerIPs spec.static[].bgpNeighbors[].multihop spec.static[].bgpNeighbors[].md5
-		spec.network.bgp.controlPlane spec.network.bgp.kubeVIP.image`},
+		spec.static[].bgpNeighbors[].peerIPs spec.static[].bgpNeighbors[].multihop spec.static[].bgpNeighbors[].md5`},
+	{Apply, "the agent starts its own speaker, or lays kube-vip's manifest, at its next start, and takes away the other", `spec.network.bgp.controlPlane spec.network.bgp.kubeVIP.image`},
 	{Apply, "the agent puts it on lo and announces it at its next start; certificates of API servers that are there do not name a new one",
 		`spec.network.elasticIPs[] spec.network.elasticIPs[].address spec.network.elasticIPs[].on`},
 	{Apply, "`bootstrap net render` prints the configuration of the speaker anew; apply that",

@@ -125,7 +125,7 @@ func section(b *strings.Builder, docs map[string]string, path string, v reflect.
 	if path != "" {
 		title = "`" + path + "`"
 	}
-	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| key | value | default | meaning |\n|---|---|---|---|\n", title, sentence(docs[t.Name()], t.Name()))
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| key | value | default | example | meaning |\n|---|---|---|---|---|\n", title, sentence(docs[t.Name()], t.Name()))
 	type child struct {
 		path string
 		v    reflect.Value
@@ -150,7 +150,7 @@ func section(b *strings.Builder, docs map[string]string, path string, v reflect.
 			children = append(children, child{at, element})
 			meaning = strings.TrimSpace(fmt.Sprintf("%s See [`%s`](#%s).", meaning, at, strings.ToLower(strings.NewReplacer(".", "", "[]", "").Replace(at))))
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", key, kindWords(f), defaultWords(f, v.Field(i)), meaning)
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", key, kindWords(f), defaultWords(f, v.Field(i)), exampleWords(f, v.Field(i)), meaning)
 	}
 	for _, c := range children {
 		section(b, docs, c.path, c.v)
@@ -177,6 +177,10 @@ func typeWords(t reflect.Type) string {
 		return "list of IP addresses"
 	case t.Kind() == reflect.Slice && t.Elem() == prefixType:
 		return "list of addresses with a length"
+	case t.Kind() == reflect.Uint16:
+		return "a port, 1 to 65535"
+	case t.Kind() == reflect.Int64 && t != durationType:
+		return "a whole number of bytes"
 	case t.Kind() == reflect.Slice:
 		return "list of words"
 	case t.Kind() == reflect.Map, containsOthers(t):
@@ -189,14 +193,45 @@ func typeWords(t reflect.Type) string {
 func defaultWords(f reflect.StructField, v reflect.Value) string {
 	switch {
 	case f.Tag.Get("required") != "":
-		if example := f.Tag.Get("example"); example != "" {
-			return "required, such as `" + example + "`"
-		}
 		return "required"
 	case v.IsZero() || f.Type.Kind() == reflect.Struct || f.Type.Kind() == reflect.Pointer || f.Name == "ControlPlane":
 		return "" // or said in the comment, where it depends on other fields
 	}
 	return fmt.Sprintf("`%v`", v.Interface())
+}
+
+// exampleWords shows how a field may be written: as its tag says, or a value of its
+// type that is like it.
+func exampleWords(f reflect.StructField, v reflect.Value) string {
+	t := f.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	example := f.Tag.Get("example")
+	switch allowed := strings.Fields(f.Tag.Get("allowed")); {
+	case example != "":
+	case len(allowed) > 0:
+		example = allowed[len(allowed)-1]
+	case !v.IsZero() && (v.CanInt() || v.CanUint() || v.Kind() == reflect.String):
+		example = fmt.Sprint(v.Interface())
+	case t == durationType:
+		example = "90s"
+	case t.Kind() == reflect.Bool:
+		example = "true"
+	case t == endpointType:
+		example = "147.75.194.92:6443"
+	case t == addrType:
+		example = "10.99.14.9"
+	case t == secretType:
+		example = "\"…\""
+	case t.Kind() == reflect.Slice && t.Elem() == addrType:
+		example = "[10.99.14.9, 10.99.14.11]"
+	case t.Kind() == reflect.Slice && t.Elem() == prefixType:
+		example = "[10.99.0.0/16]"
+	default:
+		return "" // a mapping has its own table; words are in the sentence
+	}
+	return "`" + example + "`"
 }
 
 // sentence makes one line of a Go comment, without the identifier's own name.

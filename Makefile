@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build dist test fuzz check-fence e2e faults image demo demo-down shell bench lint lab go root sysroot
+.PHONY: help build dist test fuzz check-fence e2e faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -53,7 +53,7 @@ test: build ## vet and test everything that needs no servers
 # Package, function and inputs of each fuzz test: some 90 s on two cores. A count,
 # because go test calls it a failure now and then when time runs out within an
 # input. Their seeds run with every go test.
-FUZZ := election/FuzzDecodeState/150000 election/FuzzDecodeMessage/150000 durable/FuzzJudge/40000 shape/FuzzShapes/80000 cluster/FuzzParse/150000 userdata/FuzzParse/60000
+FUZZ := election/FuzzDecodeState/150000 election/FuzzDecodeMessage/150000 durable/FuzzJudge/40000 shape/FuzzShapes/80000 cluster/FuzzParse/150000 userdata/FuzzParse/60000 discovery/FuzzDevices/40000 discovery/FuzzAnswer/40000
 
 fuzz: go ## fuzz the fence's state and messages, side by side
 	pids=()
@@ -108,6 +108,12 @@ lab: go ## tell the servers of a lab what they are: make lab INVENTORY=lab.yaml 
 bench: root build ## measure against the budgets
 	test/need.sh e2e
 	$(PURE) go run ./test/bench
+
+bench-gossip: go ## measure the roll call of 1,000 servers in virtual time, of 100 processes in namespaces (root; 8 minutes)
+	test/need.sh test
+	[ $$(id -u) = 0 ] || echo "make bench-gossip: not root: the processes in namespaces are skipped" >&2
+	$(PURE) go test -count=1 -v -timeout 20m -run 'TestScale' ./pkg/gossip -servers 1000
+	for way in static subnet; do $(PURE) go test -count=1 -v -run 'TestNamespaces' ./pkg/gossip -processes 100 -way $$way; done
 
 lint: go sysroot bin/golangci-lint ## run golangci-lint
 	$(DQLITE)

@@ -46,8 +46,11 @@ func start(t *testing.T, w *wire, i int, seeds []netip.Addr, change ...func(*Con
 	for _, c := range change {
 		c(&config)
 	}
-	p := w.plug(config.Address)
-	config.Transport = p
+	var p *port
+	if config.Transport == nil {
+		p = w.plug(config.Address)
+		config.Transport = p
+	}
 	g, err := Join(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)

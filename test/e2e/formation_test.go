@@ -31,6 +31,10 @@ type shape struct {
 	controlPlanes, workers int
 	// discovery is how many servers spec.discovery lists; 0: as the rig does.
 	discovery int
+	// ways are elements of spec.discovery in place of that list, in YAML.
+	ways string
+	// apiToken is that of discovery by packetAPI, if there is one.
+	apiToken string
 	// fetch has the servers fetch the agent by muster-fetch; else it is baked into
 	// their image.
 	fetch bool
@@ -55,7 +59,7 @@ func form(t *testing.T, s shape) *formation {
 	image := testImage(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
-	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Platform: s.platform, Platforms: s.platforms}
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Ways: s.ways, Platform: s.platform, Platforms: s.platforms}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
 	}
@@ -84,6 +88,9 @@ func form(t *testing.T, s shape) *formation {
 	})
 	if s.fetch {
 		c.must(os.Link(agent, filepath.Join(r.Files(), "bootstrap")))
+	}
+	if s.apiToken != "" {
+		c.must(os.WriteFile(filepath.Join(dir, "rig.api-token"), []byte(s.apiToken+"\n"), 0o600))
 	}
 	c.servers, err = r.AddCluster(ctx, binary(t, "userdata"), spec)
 	c.must(err)

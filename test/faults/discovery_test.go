@@ -2,7 +2,6 @@ package faults
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -10,19 +9,20 @@ import (
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/guide"
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // Servers that find each other in one way only, and form a cluster.
 func TestDiscovery(t *testing.T) {
-	api := fmt.Sprintf("packetAPI: {url: 'http://%s:%d/metal/v1', project: %s, tag: muster, metro: lab}", balancerIP, guidePort, guideProject)
 	for _, way := range []struct {
 		name, discovery string
 		long            bool // one of its kind runs in a short run
 	}{
 		{"subnet private", "subnet: private", false},
-		{"dns " + strings.TrimSuffix(guideName, "."), "dns: " + strings.TrimSuffix(guideName, "."), true},
-		{"dns " + strings.TrimSuffix(guideService, "."), "dns: " + strings.TrimSuffix(guideService, "."), false},
-		{"packetAPI " + guideProject, api, true},
+		{"dns " + guide.Name, "dns: " + guide.Name, true},
+		{"dns " + guide.Service, "dns: " + guide.Service, false},
+		{"packetAPI " + guide.Project, guide.PacketAPI(balancerIP), true},
 		{"multicast", "multicast: true", true},
 	} {
 		t.Run(strings.ReplaceAll(way.name, " ", "-"), func(t *testing.T) {
@@ -84,7 +84,7 @@ func beginFound(t *testing.T, discovery string, names ...string) *trial {
 	r := begin(t, len(names), 1, names...)
 	r.plan.Discovery = discovery
 	if strings.Contains(discovery, "packetAPI") {
-		r.plan.Token = cluster.Secret(guideToken)
+		r.plan.Token = cluster.Secret(guide.Token)
 	}
 	data, err := r.plan.Render()
 	r.must(err)
@@ -101,7 +101,7 @@ func (r *trial) guide() {
 	for _, s := range r.those() {
 		addrs = append(addrs, s.Address)
 	}
-	g, err := r.Guide(addrs)
+	g, err := guide.Open(machine.NetnsPath(balancerNamespace), balancerIP, addrs)
 	r.must(err)
 	r.Cleanup(func() {
 		if err := g.Close(context.Background()); err != nil {

@@ -40,7 +40,7 @@ func (l *Lab) writeLayer() error {
 	}{
 		{machine.InitPath, machine.Init, 0o755},
 		{"/etc/systemd/journald.conf.d/faults.conf", "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nSystemMaxUse=200M\nSyncIntervalSec=1s\n", 0o644},
-		{"/etc/resolv.conf", "nameserver " + balancerIP.String() + "\n", 0o644}, // Guide is there
+		{"/etc/resolv.conf", "nameserver " + balancerIP.String() + "\n", 0o644}, // package guide may be there
 	}
 	if err := os.RemoveAll(l.path("layer")); err != nil {
 		return err

@@ -28,6 +28,8 @@ type Cluster struct {
 	// Discovery are the servers to find the others by; default: the first three
 	// places of the fabric, as many as there are.
 	Discovery []netip.Addr
+	// Ways are elements of spec.discovery in place of that list, in YAML.
+	Ways string
 	// AgentSHA256 has the servers fetch /files/bootstrap from the metadata service
 	// and pins it; empty: the agent is baked into the image.
 	AgentSHA256 string

@@ -67,6 +67,10 @@ var birdConf string
 
 var birdTemplate = template.Must(template.New("bird.conf").Parse(birdConf))
 
+// RouterNamespace is the path of the network namespace of the routers, where whatever
+// the fabric offers is.
+func (r *Rig) RouterNamespace() string { return machine.NetnsPath(r.torName()) }
+
 func (r *Rig) torName() string         { return r.state.Name + "-tor" }
 func (r *Rig) torFile(n string) string { return filepath.Join(r.dir, "tor", n) }
 

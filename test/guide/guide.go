@@ -1,4 +1,6 @@
-package faults
+// Package guide is what tells the servers of a test of each other by other means than
+// lists of addresses: DNS, and an API of the shape that Packet had.
+package guide
 
 import (
 	"context"
@@ -14,37 +16,41 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mustermetal/muster/test/faults/fabric"
-	"github.com/mustermetal/muster/test/rig/machine"
 )
 
-// Guide is what tells servers of each other on this fabric: a DNS server and an API
-// with a list of devices, both at the load balancer's address.
+// What the guide knows of servers by.
+const (
+	Name    = "muster.lab"       // A records
+	Service = "_muster._udp.lab" // SRV records
+	Project = "lab"              // of the API
+	Token   = "token-of-the-lab"
+	port    = 8080
+)
+
+// PacketAPI is the element of spec.discovery for the API of a guide at this address.
+func PacketAPI(at netip.Addr) string {
+	return fmt.Sprintf("packetAPI: {url: 'http://%s/metal/v1', project: %s, tag: muster, metro: lab}", netip.AddrPortFrom(at, port), Project)
+}
+
+// Guide tells servers of each other: a DNS server and an API with a list of devices.
 type Guide struct {
 	dns *dns.Server
 	api *http.Server
 }
 
-// What the guide knows of servers by.
-const (
-	guideName    = "muster.lab."
-	guideService = "_muster._udp.lab."
-	guideProject = "lab"
-	guideToken   = "token-of-the-lab"
-	guidePort    = 8080
-)
-
-// Guide opens the services for servers at these addresses.
-func (l *Lab) Guide(addrs []netip.Addr) (*Guide, error) {
+// Open opens both at an address of a network namespace, for servers at these
+// addresses.
+func Open(netns string, at netip.Addr, servers []netip.Addr) (*Guide, error) {
 	g := &Guide{
-		dns: &dns.Server{Handler: records(addrs)},
-		api: &http.Server{Handler: deviceList(addrs), ReadHeaderTimeout: 5 * time.Second},
+		dns: &dns.Server{Handler: records(servers)},
+		api: &http.Server{Handler: deviceList(servers), ReadHeaderTimeout: 5 * time.Second},
 	}
 	var listener net.Listener
-	err := fabric.In(machine.NetnsPath(balancerNamespace), func() (err error) {
-		if g.dns.PacketConn, err = net.ListenPacket("udp4", netip.AddrPortFrom(balancerIP, 53).String()); err != nil {
+	err := fabric.In(netns, func() (err error) {
+		if g.dns.PacketConn, err = net.ListenPacket("udp4", netip.AddrPortFrom(at, 53).String()); err != nil {
 			return err
 		}
-		listener, err = net.Listen("tcp4", netip.AddrPortFrom(balancerIP, guidePort).String())
+		listener, err = net.Listen("tcp4", netip.AddrPortFrom(at, port).String())
 		return err
 	})
 	if err != nil {
@@ -71,17 +77,17 @@ func records(addrs []netip.Addr) dns.Handler {
 		for i, a := range addrs {
 			own := fmt.Sprintf("n%d.lab.", i)
 			switch name := strings.ToLower(asked.Name); {
-			case name == guideName || name == own:
+			case name == Name+"." || name == own:
 				exists = true
 				if asked.Qtype == dns.TypeA {
 					answer.Answer = append(answer.Answer, &dns.A{Hdr: header, A: a.AsSlice()})
 				}
-			case name == guideService && asked.Qtype == dns.TypeSRV:
+			case name == Service+"." && asked.Qtype == dns.TypeSRV:
 				exists = true
 				answer.Answer = append(answer.Answer, &dns.SRV{Hdr: header, Port: 9760, Target: own})
 			}
 		}
-		if strings.EqualFold(asked.Name, guideService) && asked.Qtype == dns.TypeSRV {
+		if strings.EqualFold(asked.Name, Service+".") && asked.Qtype == dns.TypeSRV {
 			answer.Answer = append(answer.Answer, &dns.SRV{Hdr: header, Port: 9760, Target: "never-made.lab."})
 		}
 		if !exists {
@@ -95,8 +101,8 @@ func records(addrs []netip.Addr) dns.Handler {
 // was asked, with one that belongs to somebody else.
 func deviceList(addrs []netip.Addr) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metal/v1/projects/"+guideProject+"/devices", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Auth-Token") != guideToken {
+	mux.HandleFunc("GET /metal/v1/projects/"+Project+"/devices", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Auth-Token") != Token {
 			http.Error(w, `{"errors":["Invalid authentication token"]}`, http.StatusUnauthorized)
 			return
 		}

@@ -134,7 +134,7 @@ func foretell(c cluster.Cluster) (forecast, error) {
 		Name: c.Metadata.Name, Servers: c.Spec.Servers.Expect, ControlPlanes: c.Spec.Servers.ControlPlanes,
 		Voters: e.N, Quorum: e.Q, Majority: election.Majority(e.N), MayBeFaulty: election.Tolerated(e.N, e.Q),
 		Endpoint: c.Spec.Kubernetes.Endpoint.Address, Join: c.Spec.Join.CA,
-		Members: []memberPlan{}, Absent: []absentPlan{}, ElasticIPs: []elasticIPPlan{}, Eligible: mayLead(c.Spec.Servers.Eligible),
+		Members: []memberPlan{}, Absent: []absentPlan{}, ElasticIPs: []elasticIPPlan{}, Eligible: strings.TrimPrefix(plan.WhoIsEligible(c.Spec.Servers.Eligible), "spec.servers.eligible selects "),
 		Routes: "to each router of the metadata (peer_ips), through the private gateway, from the private address",
 	}
 	if c.Spec.Platform == cluster.PlatformStatic {
@@ -157,21 +157,6 @@ func foretell(c cluster.Cluster) (forecast, error) {
 		f.ElasticIPs = append(f.ElasticIPs, elasticIPPlan{ip.Address.String(), ip.On, c.Spec.Network.BGP.ControlPlane})
 	}
 	return f, nil
-}
-
-// mayLead says who may become a control plane.
-func mayLead(e cluster.Eligible) string {
-	switch {
-	case e.Tag != "":
-		return fmt.Sprintf("servers with the tag %s or %s=control-plane", e.Tag, e.Tag)
-	case e.Hostname != "":
-		return "servers whose hostname matches " + e.Hostname
-	case len(e.List) > 0:
-		return "the servers " + strings.Join(e.List, ", ")
-	case e.None:
-		return "none with this file"
-	}
-	return "every server"
 }
 
 // foretellMembers says what each described server will be.

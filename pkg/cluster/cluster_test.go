@@ -233,7 +233,7 @@ func fill(t *rapid.T, v reflect.Value, tag reflect.StructTag) {
 }
 
 func TestTemplate(t *testing.T) {
-	c, problems := Parse("cluster.yaml", Template("k8s-bgp", "5b0c6d1f9e2a47b88c3d4e5f60718293"))
+	c, problems := Parse("cluster.yaml", Template("k8s-bgp", "5b0c6d1f9e2a47b88c3d4e5f60718293", 5, 3))
 	if err := Err(problems); err != nil {
 		t.Fatal(err)
 	}

@@ -133,6 +133,12 @@ func TestProblemsOfText(t *testing.T) {
 		{"a fraction", strings.Replace(good, "expect: 5", "expect: 5.5", 1), []string{
 			`9:13: spec.servers.expect: "5.5" is not a whole number from 0 to 2147483647 (write it in digits)`,
 		}},
+		{"nobody may lead", strings.Replace(staticFile, "controlPlanes: 1}", "controlPlanes: 1, eligible: {tag: muster-role}}", 1), []string{
+			"7:52: spec.servers.eligible: selects no server of those in spec.static, but controlPlanes is 1 (select more of spec.static, or lower controlPlanes)",
+		}},
+		{"a pattern for nobody", strings.Replace(staticFile, "controlPlanes: 1}", "controlPlanes: 1, eligible: {hostname: 'cp-*'}}", 1), []string{
+			"7:52: spec.servers.eligible: selects no server of those in spec.static, but controlPlanes is 1 (select more of spec.static, or lower controlPlanes)",
+		}},
 		{"a tag", strings.Replace(good, "expect: 5", "expect: !!str 5", 1), []string{
 			`9:13: spec.servers.expect: "5" is text, expected a whole number (remove the quotes)`,
 		}},

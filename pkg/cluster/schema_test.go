@@ -218,7 +218,7 @@ func TestSchema(t *testing.T) {
 	}
 	for name, file := range map[string]string{
 		"packet": good, "static": staticFile, "long": longFile(), "written out": string(written),
-		"template":         string(Template("k8s-bgp", "5b0c6d1f9e2a47b88c3d4e5f60718293")),
+		"template":         string(Template("k8s-bgp", "5b0c6d1f9e2a47b88c3d4e5f60718293", 5, 3)),
 		"endpoint mapping": strings.Replace(good, "147.75.194.92:6443", "{address: 'api.example.net:6443', external: true}", 1),
 		"commented out":    strings.Replace(good, "    podSubnets: [172.16.0.0/12]", "    podSubnets:", 1),
 		"passed on":        strings.Replace(good, "  network:", "    kubelet: {a: {b: [1, true, null]}}\n  network:", 1),

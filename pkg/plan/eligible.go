@@ -2,8 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"path"
-	"slices"
 	"strings"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -12,23 +10,7 @@ import (
 
 // Eligible says whether a server may become a control plane.
 func Eligible(e cluster.Eligible, d device.Device) (bool, error) {
-	switch {
-	case e.None:
-		return false, nil
-	case e.Tag != "":
-		return slices.ContainsFunc(d.Tags, func(t string) bool {
-			return t == e.Tag || t == e.Tag+"=control-plane"
-		}), nil
-	case e.Hostname != "":
-		ok, err := path.Match(e.Hostname, d.Hostname)
-		if err != nil {
-			return false, fmt.Errorf("spec.servers.eligible.hostname %q: %w", e.Hostname, err)
-		}
-		return ok, nil
-	case len(e.List) > 0:
-		return slices.ContainsFunc(e.List, func(h string) bool { return strings.EqualFold(h, d.Hostname) }), nil
-	}
-	return true, nil
+	return e.Selects(d.Hostname, d.Tags)
 }
 
 // WhoIsEligible says whom spec.servers.eligible selects.

@@ -83,11 +83,12 @@ func anyFile(t *rapid.T) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: muster/v1alpha1\nkind: Cluster\nmetadata: {name: %q}\nspec:\n  id: %q\n", label.Draw(t, "name"), rapid.StringMatching("[0-9a-f]{32}").Draw(t, "id"))
 	fmt.Fprintf(&b, "  servers: {expect: %d, controlPlanes: %d, quorum: %s", n, k, rapid.SampledFrom([]string{"safe", "majority"}).Draw(t, "quorum"))
-	if rapid.Bool().Draw(t, "tag") {
+	static := rapid.Bool().Draw(t, "static")
+	if !static && rapid.Bool().Draw(t, "tag") {
 		fmt.Fprintf(&b, ", eligible: {tag: %q}", "x"+strange.Draw(t, "tag text"))
 	}
 	b.WriteString("}\n  discovery: [{static: [10.99.14.9, 10.99.14.11]}]\n")
-	if rapid.Bool().Draw(t, "static") {
+	if static {
 		b.WriteString("  platform: static\n  static:\n")
 		for i := range n {
 			fmt.Fprintf(&b, "    - {match: {hostname: s%d}, id: %q, hostname: s%d, addresses: [{address: 10.99.%d.1/31, gateway: 10.99.%d.0}], bgpNeighbors: [{customerAS: 65000, peerAS: %d, peerIPs: [169.254.255.1], md5: %q}]}\n",

@@ -35,8 +35,9 @@ put() { # MODE PATH COMMAND: what the command makes of the input, whole or not a
 		f.writeShell(&b)
 	}
 	// As manage_etc_hosts does for cloud-config: the node's own name must resolve.
+	// DNS is not asked: where it is down, that would take half a minute.
 	b.WriteString(`name=$(uname -n)
-getent hosts "$name" >/dev/null || echo "127.0.1.1 $name" >>/etc/hosts
+grep -Eq "[[:space:]]$name([[:space:]]|\$)" /etc/hosts || echo "127.0.1.1 $name" >>/etc/hosts
 `)
 	fmt.Fprintf(&b, "systemctl daemon-reload\nsystemctl enable %s\nsystemctl start --no-block %s\n",
 		strings.Join(c.Enable, " "), c.Enable[len(c.Enable)-1])

@@ -204,8 +204,9 @@ func (s *Search) note(by string, a netip.Addr) {
 // How often addresses are asked whether a server is there. It is for status: gossip
 // tries the addresses by itself.
 const (
-	askEvery  = 10 * time.Second
-	askAtOnce = 16
+	askEvery    = 10 * time.Second
+	restedEvery = time.Minute // when the cluster has formed
+	askAtOnce   = 16
 )
 
 // ask asks every address that was found and is not in sight.
@@ -230,6 +231,10 @@ func (s *Search) due() []netip.Addr {
 	for _, a := range s.gossip.InSight() {
 		inSight[a] = true
 	}
+	every := askEvery
+	if len(inSight) > 1 && s.settled() {
+		every = restedEvery
+	}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +242,7 @@ func (s *Search) due() []netip.Addr {
 	for a, f := range s.found {
 		if inSight[a] {
 			f.Asked, f.Answered = now, true
-		} else if now.Sub(f.Asked) >= askEvery {
+		} else if now.Sub(f.Asked) >= every {
 			out = append(out, a)
 		}
 	}

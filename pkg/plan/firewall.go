@@ -83,6 +83,9 @@ func FirewallFor(spec cluster.Spec, d device.Device) Firewall {
 		for _, a := range way.Static {
 			f.Trusted = append(f.Trusted, netip.PrefixFrom(a, a.BitLen()))
 		}
+		if p, err := netip.ParsePrefix(way.Subnet); err == nil { // not private: that is trusted
+			f.Trusted = append(f.Trusted, p)
+		}
 	}
 	// Whatever leads to an external endpoint sends to an address of the server's own.
 	f.AnyAddress = spec.Kubernetes.Endpoint.External

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,17 @@ func TestFirewallAuto(t *testing.T) {
 		f := plan.FirewallFor(firewallSpec(t, "FIREWALL", tt.firewall), tt.device)
 		if f.On != tt.on || (tt.why == "") != (f.Why == "") || !strings.Contains(f.Why, tt.why) {
 			t.Errorf("%s: on %t (%s), expected %t (%s)", tt.name, f.On, f.Why, tt.on, tt.why)
+		}
+	}
+}
+
+// A range in which discovery looks has the servers in it.
+func TestFirewallTrustsDiscovery(t *testing.T) {
+	spec := firewallSpec(t, "[{static: [10.99.14.9, 10.99.14.11]}]", "[{subnet: 45.1.2.0/24}, {subnet: private}, {static: [46.1.2.3]}]")
+	f := plan.FirewallFor(spec, publicServer)
+	for address, want := range map[string]bool{"45.1.2.200": true, "46.1.2.3": true, "46.1.2.4": false} {
+		if got := slices.ContainsFunc(f.Trusted, func(p netip.Prefix) bool { return p.Contains(netip.MustParseAddr(address)) }); got != want {
+			t.Errorf("%s is trusted: %v", address, got)
 		}
 	}
 }

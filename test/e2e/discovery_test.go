@@ -14,6 +14,7 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/test/guide"
 	"github.com/mustermetal/muster/test/rig"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 // TestDiscovery: five servers that are each alone on a /31 look for each other in six
@@ -65,6 +66,7 @@ func TestDiscovery(t *testing.T) {
 			t.Errorf("the token in the journal of %s: %s, %v", s.Name, out, err)
 		}
 	}
+	testToldPlatform(t, c)
 	t.Logf("found by way: %v", found)
 	for _, way := range []string{"subnet " + parts.String(), "dns " + guide.Name, "packetAPI " + guide.Project} {
 		if found[way] == 0 {
@@ -99,5 +101,26 @@ func testPeersOf(t *testing.T, c *formation, s *rig.Server, list member.Discover
 	}
 	if len(list.Ways) != 6 || !strings.Contains(list.Ways[1].Problem, "has more than 4096 addresses") {
 		t.Errorf("ways of %s: %+v", s.Name, list.Ways)
+	}
+}
+
+// testToldPlatform checks what the platform heard of each server: every phase from
+// metadata to ready, as user_state events.
+func testToldPlatform(t *testing.T, c *formation) {
+	t.Helper()
+	out, err := c.servers[0].Exec(c.ctx, "curl", "-sS", "--fail", rig.MetadataURL+"/events")
+	c.must(err)
+	var all []metadata.Event
+	c.must(json.Unmarshal([]byte(out), &all))
+	for _, s := range c.servers {
+		heard := slices.DeleteFunc(slices.Clone(all), func(e metadata.Event) bool { return e.From != s.Addr })
+		if len(heard) < 6 || heard[0].Code != 1001 || heard[len(heard)-1].State != "succeeded" || !strings.HasPrefix(heard[len(heard)-1].Message, "rig/"+s.Name+": ready as ") {
+			t.Errorf("the platform heard of %s: %+v", s.Name, heard)
+		}
+		var codes []int
+		for _, e := range heard {
+			codes = append(codes, e.Code)
+		}
+		t.Logf("the platform heard of %s: %v", s.Name, codes)
 	}
 }

@@ -21,6 +21,7 @@ type Plan struct {
 	Names         []string // of all servers that the cluster file describes, in the order of their indexes
 	Discovery     string   // elements of spec.discovery; NewPlan lists the first three servers
 	Token         cluster.Secret
+	Webhook       string // of spec.report
 	Join          string // the hash of the CA, in user-data of servers that join
 	Metadata      string // the base URL of a metadata service; empty: the cluster file describes the servers
 }

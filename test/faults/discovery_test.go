@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/test/guide"
 	"github.com/mustermetal/muster/test/rig/machine"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 // Servers that find each other in one way only, and form a cluster.
@@ -30,10 +32,11 @@ func TestDiscovery(t *testing.T) {
 				variation(t)
 			}
 			r := beginFound(t, "{"+way.discovery+"}", "cp1", "w1", "w2")
-			r.guide()
+			g := r.guide()
 			r.on()
 			r.formed()
 			r.foundBy(way.name)
+			r.told(g)
 		})
 	}
 }
@@ -82,7 +85,7 @@ func TestDiscoveryByEndpoint(t *testing.T) {
 func beginFound(t *testing.T, discovery string, names ...string) *trial {
 	t.Helper()
 	r := begin(t, len(names), 1, names...)
-	r.plan.Discovery = discovery
+	r.plan.Discovery, r.plan.Webhook = discovery, guide.Hook(balancerIP)
 	if strings.Contains(discovery, "packetAPI") {
 		r.plan.Token = cluster.Secret(guide.Token)
 	}
@@ -95,7 +98,7 @@ func beginFound(t *testing.T, discovery string, names ...string) *trial {
 }
 
 // guide tells of the servers of the plan for the length of the trial.
-func (r *trial) guide() {
+func (r *trial) guide() *guide.Guide {
 	r.Helper()
 	var addrs []netip.Addr
 	for _, s := range r.those() {
@@ -108,6 +111,31 @@ func (r *trial) guide() {
 			r.Error(err)
 		}
 	})
+	return g
+}
+
+// told checks that every server told the webhook of the roll call, and last that it is
+// ready, and that the path of the webhook shows nowhere.
+func (r *trial) told(g *guide.Guide) {
+	r.Helper()
+	for _, s := range r.those() {
+		var heard []metadata.Event
+		ctx, cancel := context.WithTimeout(r.ctx, patience)
+		err := poll(ctx, func() bool { // the last one is on its way
+			heard = slices.DeleteFunc(g.Heard.Events(), func(e metadata.Event) bool { return e.From != s.Address })
+			return len(heard) > 0 && heard[len(heard)-1].State == "succeeded"
+		})
+		cancel()
+		called := slices.ContainsFunc(heard, func(e metadata.Event) bool {
+			return e.Code == 1002 && e.State == "running" && e.Message == "faults/"+s.Name+": roll-call"
+		})
+		if err != nil || !called {
+			r.Errorf("%s told %+v (%v)", s.Name, heard, err)
+		}
+		if r.journalHas(s.Name, "SECRET") {
+			r.Errorf("the journal of %s has the path of the webhook", s.Name)
+		}
+	}
 }
 
 // foundBy checks that every server sees all others, with names, and that this way

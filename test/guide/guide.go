@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/mustermetal/muster/test/faults/fabric"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 // What the guide knows of servers by.
@@ -32,8 +33,16 @@ func PacketAPI(at netip.Addr) string {
 	return fmt.Sprintf("packetAPI: {url: 'http://%s/metal/v1', project: %s, tag: muster, metro: lab}", netip.AddrPortFrom(at, port), Project)
 }
 
+// Hook is the webhook of a guide at this address.
+func Hook(at netip.Addr) string {
+	return fmt.Sprintf("http://%s/hook/SECRET", netip.AddrPortFrom(at, port))
+}
+
 // Guide tells servers of each other: a DNS server and an API with a list of devices.
+// What they tell its webhook it keeps.
 type Guide struct {
+	Heard metadata.Log
+
 	dns *dns.Server
 	api *http.Server
 }
@@ -43,8 +52,10 @@ type Guide struct {
 func Open(netns string, at netip.Addr, servers []netip.Addr) (*Guide, error) {
 	g := &Guide{
 		dns: &dns.Server{Handler: records(servers)},
-		api: &http.Server{Handler: deviceList(servers), ReadHeaderTimeout: 5 * time.Second},
 	}
+	mux := deviceList(servers)
+	mux.Handle("POST /hook/SECRET", &g.Heard)
+	g.api = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	var listener net.Listener
 	err := fabric.In(netns, func() (err error) {
 		if g.dns.PacketConn, err = net.ListenPacket("udp4", netip.AddrPortFrom(at, 53).String()); err != nil {
@@ -99,7 +110,7 @@ func records(addrs []netip.Addr) dns.Handler {
 
 // deviceList answers as the API of Packet's shape does, two devices a page whatever
 // was asked, with one that belongs to somebody else.
-func deviceList(addrs []netip.Addr) http.Handler {
+func deviceList(addrs []netip.Addr) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metal/v1/projects/"+Project+"/devices", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Auth-Token") != Token {

@@ -55,7 +55,9 @@ func (s *Service) Handler() http.Handler {
 	if s.Files != "" {
 		mux.Handle("GET /files/", http.StripPrefix("/files/", http.FileServer(http.Dir(s.Files))))
 	}
-	mux.HandleFunc("POST /events", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) })
+	events := &Log{}
+	mux.Handle("POST /events", events)
+	mux.Handle("GET /events", events)
 	mux.HandleFunc("GET /", s.answer)
 	return mux
 }

@@ -49,12 +49,19 @@ type netReset struct {
 	guarded, unguard               func(ctx context.Context) (bool, error) // whether there is a firewall; remove it
 }
 
+func newNetReset() netReset {
+	return netReset{
+		state: layout.NetworkState, agent: layout.Socket, speaker: layout.AnnounceSock, kubeVIP: layout.KubeVIP,
+		stopSpeaker: stopAnnounce, endKubeVIP: endKubeVIP, guarded: firewall.Present, unguard: firewall.Remove,
+	}
+}
+
 func netResetCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	r := netReset{stopSpeaker: stopAnnounce, endKubeVIP: endKubeVIP, kubeVIP: layout.KubeVIP, guarded: firewall.Present, unguard: firewall.Remove}
+	r := newNetReset()
 	flags := newFlags("net reset", netResetHelp, stdout)
-	flags.StringVar(&r.state, "state", layout.NetworkState, "the `file` that lists our IPv6 addresses")
-	flags.StringVar(&r.agent, "socket", layout.Socket, "the `path` of the agent's socket")
-	flags.StringVar(&r.speaker, "speaker", layout.AnnounceSock, "the `path` of the speaker's socket")
+	flags.StringVar(&r.state, "state", r.state, "the `file` that lists our IPv6 addresses")
+	flags.StringVar(&r.agent, "socket", r.agent, "the `path` of the agent's socket")
+	flags.StringVar(&r.speaker, "speaker", r.speaker, "the `path` of the speaker's socket")
 	flags.BoolVar(&r.yes, "yes", false, "do it")
 	flags.BoolVar(&r.force, "while-agent-runs", false, "do it although the agent runs and puts everything back")
 	if err := flags.parse(args); err != nil {
@@ -86,6 +93,15 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stdout, "Nothing was done: add --yes to do it.")
 		return nil
 	}
+	if err := r.takeOff(ctx, reconciler, have); err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, "Done.")
+	return nil
+}
+
+// takeOff removes what was found.
+func (r netReset) takeOff(ctx context.Context, reconciler *network.Reconciler, have ours) error {
 	if err := r.withdraw(ctx, have); err != nil {
 		return err
 	}
@@ -97,11 +113,8 @@ func (r netReset) run(ctx context.Context, stdout, stderr io.Writer) error {
 			return fmt.Errorf("removing addresses and routes: %w", err)
 		}
 	}
-	if _, err := r.unguard(ctx); err != nil {
-		return err
-	}
-	fmt.Fprintln(stdout, "Done.")
-	return nil
+	_, err := r.unguard(ctx)
+	return err
 }
 
 // ours is what there is of muster's on this server.

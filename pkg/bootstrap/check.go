@@ -34,7 +34,7 @@ func CheckInit(t Traces) error {
 		return errors.New("this server has no state of the election, so it was not chosen to run kubeadm init: " +
 			"muster.service runs it on the one server that was; bootstrap status shows which")
 	case s.SpecID != t.SpecID:
-		return fmt.Errorf("the state on this disk belongs to cluster %s, the cluster file to %s: nothing may be initialised here; reinstall this server", s.SpecID, t.SpecID)
+		return fmt.Errorf("the state on this disk belongs to cluster %s, the cluster file to %s: nothing may be initialised here; run bootstrap reset --yes and reboot", s.SpecID, t.SpecID)
 	case s.IsSealed():
 		return fmt.Errorf("the cluster is formed (sealed in epoch %d): a second kubeadm init would make a second cluster; this server joins it", s.Sealed.Epoch)
 	case s.Superseded():
@@ -55,7 +55,7 @@ func CheckInit(t Traces) error {
 			"remove /etc/kubernetes/pki and let muster.service lay the right one", t.CAHash, leader.CAHash)
 	case t.AdminConf && !t.InitStarted:
 		return errors.New("/etc/kubernetes/admin.conf is here, but the journal knows of no kubeadm init by muster: " +
-			"something else made a cluster on this server; run kubeadm reset, or keep that cluster and take this server off the list")
+			"something else made a cluster on this server; run bootstrap reset --yes, or keep that cluster and take this server off the list")
 	case t.OtherCA:
 		return fmt.Errorf("the endpoint %s answers with the certificate of another CA: a cluster is there already; "+
 			"find it before anything else (openssl s_client -connect %s)", t.Endpoint, t.Endpoint)
@@ -68,7 +68,7 @@ func superseded(s election.State) error {
 	if leader, epoch, ok := s.Leader(); ok {
 		text += fmt.Sprintf(": %s leads epoch %d now", leader.Name, epoch)
 	}
-	return errors.New(text + "; what it built is void; reinstall this server")
+	return errors.New(text + "; what it built is void; run bootstrap reset --yes and reboot")
 }
 
 func notChosen(s election.State) error {
@@ -104,7 +104,7 @@ func CheckStart(t Traces) error {
 	if s.IsSealed() {
 		if t.CAHash != "" && t.CAHash != s.Sealed.CAHash {
 			return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, the cluster was sealed with %s: "+
-				"what runs here belongs to another cluster; kubeadm reset, then let muster.service join", t.CAHash, s.Sealed.CAHash)
+				"what runs here belongs to another cluster; bootstrap reset --yes and a reboot let this server join", t.CAHash, s.Sealed.CAHash)
 		}
 		return nil
 	}

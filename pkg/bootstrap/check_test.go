@@ -87,7 +87,7 @@ func TestCheckInit(t *testing.T) {
 		{"no state", chosen(func(t *Traces) { t.State = nil }),
 			"this server has no state of the election, so it was not chosen to run kubeadm init: muster.service runs it on the one server that was; bootstrap status shows which"},
 		{"another cluster's state", chosen(func(t *Traces) { t.SpecID = "77" }),
-			"the state on this disk belongs to cluster " + checkSpec + ", the cluster file to 77: nothing may be initialised here; reinstall this server"},
+			"the state on this disk belongs to cluster " + checkSpec + ", the cluster file to 77: nothing may be initialised here; run bootstrap reset --yes and reboot"},
 		{"sealed", chosen(seal),
 			"the cluster is formed (sealed in epoch 0): a second kubeadm init would make a second cluster; this server joins it"},
 		{"sealed, known without any slot", chosen(func(t *Traces) { t.State = state(); seal(t) }),
@@ -118,7 +118,7 @@ func TestCheckInit(t *testing.T) {
 				"remove /etc/kubernetes/pki and let muster.service lay the right one"},
 		{"a cluster made by hand", chosen(func(t *Traces) { t.AdminConf = true }),
 			"/etc/kubernetes/admin.conf is here, but the journal knows of no kubeadm init by muster: something else made a cluster on this server; " +
-				"run kubeadm reset, or keep that cluster and take this server off the list"},
+				"run bootstrap reset --yes, or keep that cluster and take this server off the list"},
 		{"another cluster at the endpoint", chosen(func(t *Traces) { t.OtherCA = true }),
 			"the endpoint 147.75.194.92:6443 answers with the certificate of another CA: a cluster is there already; " +
 				"find it before anything else (openssl s_client -connect 147.75.194.92:6443)"},
@@ -156,6 +156,6 @@ func TestCheckStart(t *testing.T) {
 		{"sealed, no CA here yet", chosen(func(t *Traces) { seal(t); t.CAHash = "" }), ""},
 		{"sealed with another CA: superseded", chosen(func(t *Traces) { seal(t); t.CAHash = checkCA2 }),
 			"the CA in /etc/kubernetes/pki has the hash sha256:2222, the cluster was sealed with sha256:1111: " +
-				"what runs here belongs to another cluster; kubeadm reset, then let muster.service join"},
+				"what runs here belongs to another cluster; bootstrap reset --yes and a reboot let this server join"},
 	})
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/mustermetal/muster/pkg/plan"
 )
 
-// Steps in the journal (docs/formats.md).
+// Steps in the journal (docs/formats.md): the role that the directory gave.
 const (
-	stepControlPlane = "role-control-plane"
-	stepWorker       = "role-worker"
+	StepControlPlane = "role-control-plane"
+	StepWorker       = "role-worker"
 )
 
 // takeRole enrols this server with the agent CA of the decree and gets it a row
@@ -82,9 +82,9 @@ func (a *Agent) enrol(ctx context.Context, d election.Decree) error {
 func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.Decree) (member.Role, error) {
 	known := member.NoRole
 	switch {
-	case a.Journal.Done(stepControlPlane):
+	case a.Journal.Done(StepControlPlane):
 		known = member.ControlPlane
-	case a.Journal.Done(stepWorker):
+	case a.Journal.Done(StepWorker):
 		known = member.Worker
 	}
 	if d.Mine || known == member.ControlPlane {
@@ -105,9 +105,9 @@ func (a *Agent) claimRole(ctx context.Context, work *errgroup.Group, d election.
 	if err != nil {
 		return role, err
 	}
-	step := stepWorker
+	step := StepWorker
 	if role == member.ControlPlane {
-		step = stepControlPlane
+		step = StepControlPlane
 		if !d.Mine {
 			work.Go(func() error { return a.keepDirectory(ctx, d) })
 		}

@@ -303,7 +303,7 @@ func (a *Agent) guardPorts(ctx context.Context) error {
 // may stay: the joiner would dial itself (docs/architecture.md). On a worker, or
 // when the cluster file names it no more, nobody would look at one again.
 func (a *Agent) leftoverIPs() []netip.Prefix {
-	if !a.Kubernetes.Initialised() && !a.Kubernetes.Joined() || !a.Journal.Done(stepControlPlane) {
+	if !a.Kubernetes.Initialised() && !a.Kubernetes.Joined() || !a.Journal.Done(StepControlPlane) {
 		return nil
 	}
 	found, err := a.Network.Addresses()

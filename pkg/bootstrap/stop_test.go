@@ -195,11 +195,11 @@ func TestLeftovers(t *testing.T) {
 		want    []netip.Prefix
 	}{
 		{"a server that joins", nil, false, nil},
-		{"a control plane that joins", []string{stepControlPlane}, false, nil},
-		{"a control plane", []string{stepControlPlane, "join"}, false, []netip.Prefix{named}},
-		{"the first control plane", []string{stepControlPlane, "init"}, false, []netip.Prefix{named}},
-		{"the first control plane, superseded", []string{stepControlPlane, "init"}, true, nil},
-		{"a worker", []string{stepWorker, "join"}, false, nil},
+		{"a control plane that joins", []string{StepControlPlane}, false, nil},
+		{"a control plane", []string{StepControlPlane, "join"}, false, []netip.Prefix{named}},
+		{"the first control plane", []string{StepControlPlane, "init"}, false, []netip.Prefix{named}},
+		{"the first control plane, superseded", []string{StepControlPlane, "init"}, true, nil},
+		{"a worker", []string{StepWorker, "join"}, false, nil},
 	} {
 		w := newWorld(t, 1, 0)
 		s := w.named("cp1")

@@ -27,8 +27,7 @@ func (a *Agent) standDown(ctx context.Context) error {
 
 func (a *Agent) voidText(d election.Decree) error {
 	return fmt.Errorf("the node on this server has the CA %s, which was superseded by an operator's order: %s leads epoch %d with CA %s; "+
-		"kubelet, kubeadm and announcer stay down here; to give this server to the cluster reinstall it, or run: "+
-		"kubeadm reset -f; rm -rf /etc/kubernetes/* /var/lib/etcd/member /var/lib/muster/pki /var/lib/muster/directory; reboot",
+		"kubelet, kubeadm and announcer stay down here; to give this server to the cluster run bootstrap reset --yes and reboot",
 		a.Kubernetes.NodeCA(), d.Leader.Name, d.Epoch, d.Leader.CAHash)
 }
 

@@ -150,7 +150,7 @@ func (h *heldGO) awaitStopped() {
 // testOldJoins does what the old server says and expects it in the cluster.
 func (h *heldGO) testOldJoins(t *testing.T) {
 	h.t = t
-	found := regexp.MustCompile(`or run: (kubeadm reset -f; rm -rf [^;]*); reboot`).FindStringSubmatch(h.status(h.old).Problem)
+	found := regexp.MustCompile(`run (bootstrap reset --yes) and reboot`).FindStringSubmatch(h.status(h.old).Problem)
 	if found == nil {
 		t.Fatalf("%s does not say how to give it to the cluster: %s", h.old.Name, h.status(h.old).Problem)
 	}

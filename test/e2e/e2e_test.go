@@ -51,6 +51,7 @@ func TestOtherShapes(t *testing.T) {
 			testEtcd(t, c, s.controlPlanes)
 			testNextHops(t, c, s.controlPlanes)
 			testOneInit(t, c)
+			testListeners(t, c)
 		})
 	}
 }

@@ -45,7 +45,7 @@ func newDirectoryRigOf(t *testing.T, spec string, ca *identity.Authority, inst s
 	hw, caHash := strings.Repeat("2", 32), "sha256:"+strings.Repeat("3", 64)
 	r.spec = spec
 
-	c, problems := cluster.Parse("template", cluster.Template("demo", r.spec))
+	c, problems := cluster.Parse("template", cluster.Template("demo", r.spec, 5, 3))
 	if err := cluster.Err(problems); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"), UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
-			c, problems := cluster.Parse("template", cluster.Template("demo", trustSpec))
+			c, problems := cluster.Parse("template", cluster.Template("demo", trustSpec, 5, 3))
 			if err := cluster.Err(problems); err != nil {
 				return err
 			}

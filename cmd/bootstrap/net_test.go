@@ -60,7 +60,7 @@ func inNamespace(t *testing.T) {
 func netFiles(t *testing.T) (args []string, order plan.Network, state string) {
 	t.Helper()
 	dir := t.TempDir()
-	c, problems := cluster.Parse("template", cluster.Template("demo", trustSpec))
+	c, problems := cluster.Parse("template", cluster.Template("demo", trustSpec, 5, 3))
 	mustDo(t, cluster.Err(problems))
 	c.Spec.Network.ElasticIPs = []cluster.ElasticIP{{Address: netip.MustParsePrefix("198.51.100.92/32"), On: "control-planes"}}
 	c.Spec.Network.BGP.ControlPlane = cluster.SpeakerBuiltin

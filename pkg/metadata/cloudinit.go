@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -86,16 +85,14 @@ func readFiles(root fs.FS, dir string, names ...string) (found, error) {
 }
 
 func readLimited(root fs.FS, name string) ([]byte, error) {
-	file, err := root.Open(name)
+	info, err := fs.Stat(root, name)
+	if err == nil && info.Size() > maxDocument {
+		err = fmt.Errorf("%s is larger than %d bytes", name, maxDocument)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxDocument+1))
-	if err == nil && len(b) > maxDocument {
-		err = fmt.Errorf("%s is larger than %d bytes", name, maxDocument)
-	}
-	return b, err
+	return fs.ReadFile(root, name)
 }
 
 // text is a small file, "" where there is none.

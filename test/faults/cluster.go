@@ -24,6 +24,7 @@ type Plan struct {
 	Webhook       string // of spec.report
 	Join          string // the hash of the CA, in user-data of servers that join
 	Metadata      string // the base URL of a metadata service; empty: the cluster file describes the servers
+	Platform      string // with Metadata
 }
 
 //go:embed cluster.yaml

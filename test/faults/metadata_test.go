@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"testing"
@@ -29,11 +28,11 @@ func (r *trial) metadataStore() metadata.Store {
 }
 
 // beginTold makes servers that learn from a metadata service what they are.
-func beginTold(t *testing.T, controlPlanes int, names ...string) (*trial, metadata.Store) {
+func beginTold(t *testing.T, platform string, controlPlanes int, names ...string) (*trial, metadata.Store) {
 	t.Helper()
 	r := begin(t, len(names), controlPlanes, names...)
 	store := r.metadataStore()
-	r.plan.Metadata = "http://" + balancerIP.String()
+	r.plan.Metadata, r.plan.Platform = "http://"+balancerIP.String(), platform
 	data, err := r.plan.Render()
 	r.must(err)
 	for _, name := range names {
@@ -55,7 +54,7 @@ func TestMetadata(t *testing.T) {
 	if testing.Short() {
 		down, late = 8*time.Second, 6*time.Second
 	}
-	r, store := beginTold(t, 3, "cp1", "cp2", "cp3", "w1", "w2")
+	r, store := beginTold(t, "packet", 3, "cp1", "cp2", "cp3", "w1", "w2")
 	for name, fault := range map[string]metadata.Fault{
 		"cp1": {Kind: metadata.Refused, For: down}, "w1": {Kind: metadata.Broken, For: down},
 		"cp2": {Kind: metadata.NoBGP, For: late}, "cp3": {Kind: metadata.Flaky}, "w2": {Kind: metadata.Swapped, Of: "cp3"},
@@ -84,10 +83,24 @@ func TestMetadata(t *testing.T) {
 	for _, name := range r.plan.Names {
 		r.must(store.Fail(name, metadata.Fault{Kind: metadata.Refused}))
 	}
-	r.must(r.by["w1"].PowerLoss(context.WithoutCancel(r.ctx)))
+	r.must(r.by["w1"].PowerLoss(r.ctx))
 	r.must(r.by["w1"].On(r.ctx))
 	r.formed()
 	if !r.journalHas("w1", "metadata: the copy from an earlier boot is used") {
 		t.Error("w1 came back by something else than the copy")
+	}
+}
+
+// TestPlansOfMetadata: what the trials above boot with is user-data that check takes.
+func TestPlansOfMetadata(t *testing.T) {
+	for _, platform := range []string{"packet", "auto"} {
+		p, err := NewPlan(3, 1, "cp1", "w1", "w2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Metadata, p.Platform = "http://"+balancerIP.String(), platform
+		if _, err := p.Render(); err != nil {
+			t.Errorf("%s: %v", platform, err)
+		}
 	}
 }

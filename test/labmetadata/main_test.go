@@ -35,7 +35,11 @@ func TestRun(t *testing.T) {
 	}
 	base, _, _ := strings.Cut(said, " ")
 	for path, want := range map[string]string{"/nocloud/meta-data": "instance-id: i-1", "/2009-04-04/meta-data/hostname": "cp1", "/files/agent": "binary"} {
-		response, err := http.Get(base + path)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -78,8 +78,12 @@ func (c Cluster) member(i int) (name string, tags []string) {
 	return fmt.Sprintf("w%d", i-c.ControlPlanes+1), []string{"muster-role=worker"}
 }
 
-// Static is the platform of a server that no metadata service knows.
-const Static = "static"
+// Platforms of servers that no metadata service knows: described by the cluster file,
+// or by whatever cloud-init found, here a seed.
+const (
+	Static    = "static"
+	CloudInit = "cloudinit"
+)
 
 //go:embed cluster.yaml
 var clusterTemplate string

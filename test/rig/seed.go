@@ -111,7 +111,7 @@ func (s *Server) cloudInitSeed(userData []byte) map[string][]byte {
 			files["/var/lib/cloud/seed/config_drive/openstack/latest/"+name] = document
 		}
 	default:
-		if s.Platform != metadata.NoCloud { // what only the service tells
+		if s.Platform != metadata.NoCloud && s.Platform != CloudInit { // what only the service tells
 			told.Tags, told.BGP = nil, nil
 		}
 		for name, document := range metadata.Seed(told) {
@@ -159,6 +159,8 @@ func (s *Server) told(userData []byte) metadata.Server {
 	case "":
 	case metadata.Packet: // Equinix Metal and hollow-metadataservice serve the tree, too
 		t.Forms = []string{metadata.Packet, metadata.EC2}
+	case CloudInit:
+		t.Forms = []string{metadata.NoCloud}
 	default:
 		t.Forms = []string{s.Platform}
 	}

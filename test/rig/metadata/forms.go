@@ -32,7 +32,7 @@ func Documents(s Server, form string) map[string][]byte {
 		}
 		return docs
 	}
-	return nil
+	return clouds(s, form)
 }
 
 // packet is the document of Equinix Metal, as far as a server of a lab has it.

@@ -102,6 +102,12 @@ func TestForms(t *testing.T) {
 		EC2:       of(EC2, func(*device.Device) {}),
 		OpenStack: of(OpenStack, func(d *device.Device) { d.MACs = macs }),
 		NoCloud:   of(NoCloud, func(d *device.Device) { d.BGPNeighbors = bgp }),
+		Vultr:     of(Vultr, func(d *device.Device) { d.MACs = macs }),
+		Hetzner: of(Hetzner, func(d *device.Device) {
+			a := address("10.99.14.9/31", "10.99.14.8", "10.99.14.8/31", false)
+			d.Tags, d.MACs, d.Addresses = nil, macs, []device.Address{public, a}
+		}),
+		Latitude: of(Latitude, func(d *device.Device) { d.Tags = nil }),
 	}
 	for platform, device := range want {
 		inventory := strings.Replace(here, "    fault: {}", "    forms: ["+platform+"]", 1)

@@ -58,6 +58,7 @@ func (s *Service) Handler() http.Handler {
 	events := &Log{}
 	mux.Handle("POST /events", events)
 	mux.Handle("GET /events", events)
+	mux.HandleFunc("PUT /metadata/v1/api/token", s.answer)
 	mux.HandleFunc("GET /", s.answer)
 	return mux
 }
@@ -91,6 +92,9 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request) {
 		server.BGP = nil
 	}
 	body, found := documentAt(server, r.URL.Path)
+	if slices.Contains(server.Forms, Latitude) && r.Method == http.MethodGet && r.Header.Get("X-Metadata-Token") != token {
+		found = false
+	}
 	give(w, r, fault, odd, body, found)
 }
 

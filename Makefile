@@ -37,7 +37,7 @@ dist: go ## build a release into dist/, with checksums (CHECK=1: twice, and comp
 	images/dist.sh $(if $(CHECK),--check) dist
 
 # The packages whose goroutines share most.
-RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/... ./pkg/firewall/...
+RACE := ./pkg/election/... ./pkg/bootstrap/... ./pkg/gossip/... ./pkg/discovery/... ./pkg/events/... ./pkg/rpc/... ./pkg/identity/... ./pkg/metadata/... ./pkg/network/... ./pkg/firewall/...
 
 test: build ## vet and test everything that needs no servers
 	test/need.sh test

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,21 +75,21 @@ type scripted struct {
 	name  string
 	pace  Pace
 	tries []any
-	done  int
+	done  atomic.Int64
 }
 
 func (s *scripted) Name() string { return s.name }
 func (s *scripted) Pace() Pace   { return s.pace }
 func (s *scripted) Find(ctx context.Context, found func(netip.Addr)) error {
-	s.done++
-	if s.done > len(s.tries) {
+	done := int(s.done.Add(1))
+	if done > len(s.tries) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if err, failed := s.tries[s.done-1].(error); failed {
+	if err, failed := s.tries[done-1].(error); failed {
 		return err
 	}
-	for _, a := range s.tries[s.done-1].([]netip.Addr) {
+	for _, a := range s.tries[done-1].([]netip.Addr) {
 		found(a)
 	}
 	return nil
@@ -171,16 +172,16 @@ func TestRest(t *testing.T) {
 		}
 		s := searching(t, c, func() bool { return true }, way)
 		time.Sleep(time.Minute)
-		alone := way.done
+		alone := way.done.Load()
 		if alone < 4 {
 			t.Errorf("alone it tried %d times in a minute", alone)
 		}
 		c.see("c", "10.0.0.3")
 		time.Sleep(15 * time.Second)
-		rested := way.done
+		rested := way.done.Load()
 		time.Sleep(10 * time.Minute)
-		if way.done != rested {
-			t.Errorf("%d attempts while it should rest", way.done-rested)
+		if way.done.Load() != rested {
+			t.Errorf("%d attempts while it should rest", way.done.Load()-rested)
 		}
 		if w := s.Report().Ways[0]; w.Resting != "the cluster has formed, and others are in sight" {
 			t.Errorf("it says %q", w.Resting)
@@ -202,15 +203,15 @@ func TestFirstAsksForAll(t *testing.T) {
 		s := searching(t, c, never, way)
 		c.see("c", "10.0.0.3")
 		time.Sleep(time.Minute)
-		if way.done < 4 {
-			t.Errorf("the first tried %d times in a minute", way.done)
+		if way.done.Load() < 4 {
+			t.Errorf("the first tried %d times in a minute", way.done.Load())
 		}
 		c.see("a", "10.0.0.4")
 		time.Sleep(15 * time.Second)
-		before := way.done
+		before := way.done.Load()
 		time.Sleep(time.Minute)
-		if way.done != before {
-			t.Errorf("another server is first, and this one asked %d times", way.done-before)
+		if way.done.Load() != before {
+			t.Errorf("another server is first, and this one asked %d times", way.done.Load()-before)
 		}
 		if w := s.Report().Ways[0]; w.Resting != "of the servers in sight the first one, instance a, asks for all" {
 			t.Errorf("it says %q", w.Resting)

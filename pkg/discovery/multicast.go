@@ -51,7 +51,7 @@ func (m Multicast) Find(ctx context.Context, found func(netip.Addr)) error {
 	if err != nil {
 		return fmt.Errorf("asking by multicast on %s: %w", link.Name, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing is left to send
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
 	if err := m.question(conn, link); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,12 +126,12 @@ func TestHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		platform := &sink{}
 		e := New("http://hangs.example.net/x", true, slog.New(slog.DiscardHandler))
-		hung := 0
+		var hung atomic.Int64
 		running(t, e, transport(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Host != "hangs.example.net" {
 				return platform.RoundTrip(r)
 			}
-			hung++
+			hung.Add(1)
 			<-r.Context().Done()
 			return nil, r.Context().Err()
 		}))
@@ -143,12 +144,14 @@ func TestHangs(t *testing.T) {
 		if took := time.Since(began); took > time.Second || len(platform.codes()) != 100 {
 			t.Errorf("telling took %v, and the platform heard %d of 100", took, len(platform.codes()))
 		}
+		e.webhook.mu.Lock()
 		if n := len(e.webhook.queue); n != queued || e.webhook.queue[n-1].Code != 1099 || e.webhook.queue[0].Code != 1100-queued {
 			t.Errorf("the queue holds %d", n)
 		}
+		e.webhook.mu.Unlock()
 		time.Sleep(time.Minute)
-		if hung < 6 || hung > 12 {
-			t.Errorf("%d attempts in a minute that each hang for %v", hung, patience)
+		if n := hung.Load(); n < 6 || n > 12 {
+			t.Errorf("%d attempts in a minute that each hang for %v", n, patience)
 		}
 	})
 }
@@ -158,10 +161,10 @@ func TestHangs(t *testing.T) {
 func TestFails(t *testing.T) {
 	var log strings.Builder
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		var asked atomic.Int64
 		e := New("https://hook.example.net/services/SECRET", false, slog.New(slog.NewTextHandler(&log, nil)))
 		running(t, e, transport(func(r *http.Request) (*http.Response, error) {
-			if asked++; asked > 6 {
+			if asked.Add(1) > 6 {
 				return nil, fmt.Errorf("no route to %s", "there")
 			}
 			return &http.Response{StatusCode: 500, Status: "500 Internal Server Error", Body: http.NoBody}, nil
@@ -170,8 +173,8 @@ func TestFails(t *testing.T) {
 			e.Tell(n)
 		}
 		time.Sleep(time.Minute)
-		if asked != 9 {
-			t.Errorf("%d attempts for three notices", asked)
+		if n := asked.Load(); n != 9 {
+			t.Errorf("%d attempts for three notices", n)
 		}
 	})
 	if text := log.String(); strings.Count(text, "an event was not delivered") != 1 || !strings.Contains(text, "hook.example.net answers 500 Internal Server Error") || strings.Contains(text, "SECRET") {

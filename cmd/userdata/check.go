@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -61,12 +62,17 @@ func load(s streams, file, lockFile string) (cluster.Cluster, []cluster.Problem,
 	if err != nil {
 		return cluster.Cluster{}, nil, err
 	}
-	if !found || cluster.Err(problems) != nil {
-		c, more := cluster.Parse(name, data)
-		return c, append(problems, more...), nil
+	beside := besides(file)
+	if found && cluster.Err(problems) == nil {
+		beside.Lock = &lock
 	}
-	c, more := cluster.ParseLocked(name, data, lock)
+	c, more := cluster.ParseBeside(name, data, beside)
 	return c, append(problems, more...), nil
+}
+
+// besides reads what a cluster file names from where it is; that of standard input is here.
+func besides(file string) cluster.Beside {
+	return cluster.Beside{Read: func(path string) ([]byte, error) { return os.ReadFile(filepath.Join(filepath.Dir(file), path)) }}
 }
 
 // readCluster reads a cluster file, and says what it is called.

@@ -133,7 +133,7 @@ func (l locker) spec(file string) (cluster.Spec, error) {
 	if err != nil {
 		return cluster.Spec{}, err
 	}
-	c, problems := cluster.ParseUnlocked(name, data)
+	c, problems := cluster.ParseUnlocked(name, data, besides(file))
 	problems = slices.DeleteFunc(problems, func(p cluster.Problem) bool { return p.Severity != cluster.SeverityError })
 	if show(l.err, problems) > 0 {
 		return cluster.Spec{}, errReported

@@ -73,7 +73,9 @@ type Spec struct {
 	Containerd Containerd  `yaml:"containerd,omitempty"`
 	Network    Network     `yaml:"network,omitempty"`
 	Ports      Ports       `yaml:"ports,omitempty"`
-	Unsafe     Unsafe      `yaml:"unsafe,omitempty"`
+	// Addons are applied in this order, once.
+	Addons []Addon `yaml:"addons,omitempty"`
+	Unsafe Unsafe  `yaml:"unsafe,omitempty"`
 }
 
 // Platforms that this release reads metadata from.

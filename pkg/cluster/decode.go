@@ -21,27 +21,44 @@ import (
 // the cluster is good when none of them is an error (see Err). name stands in
 // the problems as the file's.
 func Parse(name string, data []byte) (Cluster, []Problem) {
-	return parse(name, data, false, nil)
+	return parse(name, data, false, Beside{})
+}
+
+// Beside is what lies beside an operator's cluster file.
+type Beside struct {
+	Lock *Lock // nil when there is none
+	// Read gets the content of a file by its path from where the cluster file is; nil
+	// when nothing can be read there.
+	Read func(path string) ([]byte, error)
+}
+
+// ParseBeside is Parse with what lies beside the cluster file: the artefacts and
+// the agent have the digests of the lock file, and the files that it names become
+// part of the cluster. A lock that is not what the cluster file asks for is an error
+// where the file asks.
+func ParseBeside(name string, data []byte, beside Beside) (Cluster, []Problem) {
+	return parse(name, data, false, beside)
 }
 
 // ParseServer reads the copy that lies on a server: the same format, with the
 // cluster's secret in it.
 func ParseServer(name string, data []byte) (Cluster, []Problem) {
-	return parse(name, data, true, nil)
+	return parse(name, data, true, Beside{})
 }
 
-func parse(name string, data []byte, server bool, lock *Lock) (Cluster, []Problem) {
+func parse(name string, data []byte, server bool, beside Beside) (Cluster, []Problem) {
 	var c Cluster
 	d := decoder{report{file: name, values: map[string]place{}, keys: map[string]place{}, broken: map[string]bool{}}}
 	if root := d.document(data); root != nil {
 		d.value(root, "", "", reflect.ValueOf(&c).Elem())
 		c = withDefaults(c)
 		v := validator{report: d.report, Cluster: c}
-		if lock != nil {
-			v.apply(lock)
+		if beside.Lock != nil {
+			v.apply(beside.Lock)
 		}
 		v.validate(server)
-		v.locked(server, lock != nil)
+		v.locked(server, beside.Lock != nil)
+		v.addons(beside.Read)
 		c, d.report = v.Cluster, v.report
 	}
 	problems := d.sorted()

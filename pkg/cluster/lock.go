@@ -117,17 +117,10 @@ func (v *validator) pins(path string, list []Pin) {
 	}
 }
 
-// ParseLocked is Parse with the lock file that lies beside the cluster file: the
-// cluster then carries the pins. A lock that is not what the cluster file asks for
-// is an error where the file asks.
-func ParseLocked(name string, data []byte, lock Lock) (Cluster, []Problem) {
-	return parse(name, data, false, &lock)
-}
-
-// ParseUnlocked is Parse for whoever makes the lock file: that nothing has a digest
-// yet is no problem.
-func ParseUnlocked(name string, data []byte) (Cluster, []Problem) {
-	c, problems := parse(name, data, false, nil)
+// ParseUnlocked is ParseBeside for whoever makes the lock file: that nothing has a
+// digest yet is no problem.
+func ParseUnlocked(name string, data []byte, beside Beside) (Cluster, []Problem) {
+	c, problems := parse(name, data, false, beside)
 	return c, slices.DeleteFunc(problems, func(p Problem) bool {
 		return p.Message == noLock || p.Path == "spec.agent.sha256" && p.Message == "is missing"
 	})

@@ -12,7 +12,7 @@ const sum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 // lockOf is the lock file that a cluster file asks for.
 func lockOf(t *testing.T, file string) Lock {
 	t.Helper()
-	c, problems := ParseUnlocked("c.yaml", []byte(file))
+	c, problems := ParseUnlocked("c.yaml", []byte(file), Beside{})
 	if err := Err(problems); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestLockFile(t *testing.T) {
 	if !strings.Contains(string(data), block) {
 		t.Errorf("no such block:\n%s\nin\n%s", block, data)
 	}
-	c, problems := ParseLocked("c.yaml", []byte(full), back)
+	c, problems := ParseBeside("c.yaml", []byte(full), Beside{Lock: &back})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -104,7 +104,7 @@ func TestLockProblems(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			lock := lockOf(t, row.file)
 			row.change(&lock)
-			_, problems := ParseLocked("c.yaml", []byte(row.file), lock)
+			_, problems := ParseBeside("c.yaml", []byte(row.file), Beside{Lock: &lock})
 			if diff := cmp.Diff(row.want, render(problems)); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
 			}

@@ -144,6 +144,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Journal:    journal,
 		Kubernetes: k,
 		Authority:  k,
+		Addons:     addOns{list: c.Spec.Addons, kubernetes: k},
 		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), data: layout.Directory, plan: layout.DirectoryPlan, port: c.Spec.Ports.Directory, state: id.current},
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock), plan: layout.AnnouncePlan},
 		Health:     health{},

@@ -111,6 +111,11 @@ func writeTable(w io.Writer, servers []member.Status) error {
 				fmt.Fprintf(w, "%s: artefacts: %s\n", name, oneLine(fault))
 			}
 		}
+		for _, a := range s.Addons {
+			if a.Detail != "" {
+				fmt.Fprintf(w, "%s: add-on %s: %s\n", name, a.Name, oneLine(a.Detail))
+			}
+		}
 		for _, p := range s.Network.Peers {
 			if p.State != "established" {
 				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, sessionState(p, s.Time), oneLine(cmp.Or(p.Reason, "no reason yet")))

@@ -23,12 +23,11 @@ const (
 )
 
 // lead is step 7: the GO holder, whose GO stands, builds the first control plane.
-func (a *Agent) lead(ctx context.Context, work *errgroup.Group, d election.Decree) error {
+func (a *Agent) lead(ctx context.Context, d election.Decree) error {
 	sealed := a.fence.read().Phase == election.PhaseSealed
 	if !sealed {
 		a.board.enter(member.Initialising)
 	}
-	work.Go(func() error { return a.holdElasticIPs(ctx, work) })
 	var err error
 	if a.Kubernetes.Initialised() {
 		err = a.resume(ctx)

@@ -39,6 +39,7 @@ type Machine struct {
 	Journal    Journal
 	Kubernetes Kubernetes
 	Authority  Authority
+	Addons     Addons
 	Directory  Directory
 	Speaker    Speaker
 	Health     Health
@@ -217,14 +218,39 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 
 // becomeNode is steps 7 and 8: this server makes the cluster, or joins it.
 func (a *Agent) becomeNode(ctx context.Context, work *errgroup.Group, d election.Decree, role member.Role) error {
-	switch {
-	case d.Mine:
-		return a.lead(ctx, work, d)
-	case role == member.ControlPlane:
-		work.Go(func() error { return a.holdElasticIPs(ctx, work) })
-		return a.joinControlPlane(ctx, work, d)
+	if !d.Mine && role != member.ControlPlane {
+		return a.joinWorker(ctx, d)
 	}
-	return a.joinWorker(ctx, d)
+	work.Go(func() error { return a.holdElasticIPs(ctx, work) })
+	var err error
+	if d.Mine {
+		err = a.lead(ctx, d)
+	} else {
+		err = a.joinControlPlane(ctx, work, d)
+	}
+	if err == nil {
+		work.Go(func() error { return a.applyAddons(ctx, d.Mine) })
+	}
+	return err
+}
+
+// applyAddons is step 9, beside the joins: a node is not Ready before its network is
+// there, which is an add-on.
+func (a *Agent) applyAddons(ctx context.Context, first bool) error {
+	var was error
+	err := a.Addons.Run(ctx, a.self, first, func(list []member.AddonStatus, problem error) {
+		a.board.change(func(s *member.Status) { s.Addons = list })
+		if was != nil && problem == nil {
+			a.board.solved(was)
+		} else if problem != nil {
+			a.board.problem(problem)
+		}
+		was = problem
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // readDevice is step 2 of the boot; identity may depend on it (identity.source:

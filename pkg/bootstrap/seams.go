@@ -201,6 +201,14 @@ type Authority interface {
 	Mirror(ctx context.Context, records []member.Record, gone ...string) error
 }
 
+// Addons applies the add-ons of the cluster file.
+type Addons interface {
+	// Run returns when they are applied, or are not for this server to apply; first is
+	// the control plane that ran kubeadm init. report hears how far each is, and what
+	// went wrong.
+	Run(ctx context.Context, self Self, first bool, report func(list []member.AddonStatus, problem error)) error
+}
+
 // Host prepares the machine: sysctls, containerd, kubelet, artefacts.
 type Host interface {
 	Prepare(ctx context.Context, report func(member.Preparation)) error

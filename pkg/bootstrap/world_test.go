@@ -42,6 +42,8 @@ type world struct {
 	clockUnsynced bool
 	changed       chan struct{} // closed and replaced when gossip changes
 	book          book
+	applying      []string // who is there to apply the add-ons
+	addonsSlow    bool
 	removed       string // instance that was removed from the directory
 }
 
@@ -177,7 +179,7 @@ func (s *testServer) agent() *Agent { return s.currentRun.Load() }
 func (w *world) start(s *testServer, spec cluster.Cluster) {
 	a := New(Machine{
 		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: s.now,
-		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s, Outward: &s.outside,
+		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Addons: fakeAddons{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s, Outward: &s.outside,
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {
 				s.settleFails--

@@ -33,6 +33,7 @@ const (
 	GoStands       = "/run/muster/go-stands"          // enough electors confirmed GO since this boot
 	DirectoryPlan  = "/run/muster/directory.json"     // how muster-directory shall start
 	DirectorySock  = "/run/muster/directory.sock"
+	KubectlCache   = "/run/muster/kubectl"       // what the API server can do
 	NetworkState   = "/run/muster/network.json"  // which IPv6 addresses on lo are ours
 	FirewallState  = "/run/muster/firewall.json" // how the packet filter's table looked when it was right
 	AnnouncePlan   = "/run/muster/announce.json" // 0600: holds MD5 passwords

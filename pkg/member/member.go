@@ -87,6 +87,8 @@ type Status struct {
 	Decree Decree `json:"decree"`
 	// Network is what this server has on lo and what its speaker says, for people.
 	Network NetworkStatus `json:"network"`
+	// Addons are those of this server's cluster file; on control planes only.
+	Addons []AddonStatus `json:"addons,omitempty"`
 }
 
 // Preparation is how far host preparation is.
@@ -106,6 +108,19 @@ type Fetching struct {
 	// another place had everything.
 	Faults []string `json:"faults,omitempty"`
 }
+
+// AddonStatus is one add-on and how far it is.
+type AddonStatus struct {
+	Name   string `json:"name"`
+	State  string `json:"state"`            // applied or pending
+	Detail string `json:"detail,omitempty"` // what it waits for
+}
+
+// States of an add-on.
+const (
+	AddonApplied = "applied" // all it waits for is so
+	AddonPending = "pending"
+)
 
 // Decree is the fence as a person sees it.
 type Decree struct {

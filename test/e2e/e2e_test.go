@@ -42,11 +42,17 @@ func TestThreeControlPlanesTwoWorkers(t *testing.T) {
 }
 
 func TestOtherShapes(t *testing.T) {
-	for _, s := range []shape{{controlPlanes: 1, fetch: true}, {controlPlanes: 1, workers: 1}, {controlPlanes: 3}} {
+	for _, s := range []shape{{controlPlanes: 1, fetch: true}, {controlPlanes: 1, workers: 1}, {controlPlanes: 3, addons: addOns(false)}} {
 		t.Run(s.String(), func(t *testing.T) {
 			c := form(t, s)
+			if s.addons != "" {
+				c.must(os.WriteFile(filepath.Join(c.rig.Files(), "widgets.yaml"), []byte(widgets), 0o644))
+			}
 			c.bootAll()
 			c.awaitReady(6 * time.Minute)
+			if s.addons != "" {
+				testAddons(t, c)
+			}
 			testNodes(t, c)
 			testEtcd(t, c, s.controlPlanes)
 			testNextHops(t, c, s.controlPlanes)

@@ -43,6 +43,8 @@ type shape struct {
 	// platform and platforms are as in rig.Cluster.
 	platform  string
 	platforms []string
+	// addons is spec.addons, in YAML's flow style.
+	addons string
 }
 
 func (s shape) String() string {
@@ -59,7 +61,7 @@ func form(t *testing.T, s shape) *formation {
 	image := testImage(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	t.Cleanup(cancel)
-	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Ways: s.ways, Platform: s.platform, Platforms: s.platforms}
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Ways: s.ways, Platform: s.platform, Platforms: s.platforms, Addons: s.addons}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
 	}

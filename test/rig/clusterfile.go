@@ -44,6 +44,9 @@ type Cluster struct {
 	// or static for one that only the cluster file describes. Default: Platform.
 	Platforms []string
 
+	// Addons is spec.addons, a list in YAML's flow style; empty: none.
+	Addons string
+
 	rig string // its name, which ids of servers are made of
 }
 

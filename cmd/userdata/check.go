@@ -58,6 +58,11 @@ func load(s streams, file, lockFile string) (cluster.Cluster, []cluster.Problem,
 	if err != nil {
 		return cluster.Cluster{}, nil, err
 	}
+	return parseBeside(file, lockFile, name, data)
+}
+
+// parseBeside parses a cluster file with what lies beside it.
+func parseBeside(file, lockFile, name string, data []byte) (cluster.Cluster, []cluster.Problem, error) {
 	lock, found, problems, err := loadLock(file, lockFile)
 	if err != nil {
 		return cluster.Cluster{}, nil, err

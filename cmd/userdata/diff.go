@@ -66,18 +66,10 @@ func readEither(s streams, file string) (cluster.Cluster, error) {
 	if !isClusterFile(data) {
 		return parseRendered(name, data)
 	}
-	lock, found, problems, err := loadLock(file, "")
+	c, problems, err := parseBeside(file, "", name, data)
 	if err != nil {
 		return cluster.Cluster{}, err
 	}
-	var c cluster.Cluster
-	var more []cluster.Problem
-	if found && cluster.Err(problems) == nil {
-		c, more = cluster.ParseLocked(name, data, lock)
-	} else {
-		c, more = cluster.Parse(name, data)
-	}
-	problems = append(problems, more...)
 	if err := cluster.Err(problems); err != nil {
 		if server, of := cluster.ParseServer(name, data); cluster.Err(of) == nil {
 			return server, nil // /etc/muster/cluster.yaml

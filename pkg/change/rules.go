@@ -58,6 +58,9 @@ var rules = table([]group{
 		spec.network.loadBalancer.pools[] spec.network.loadBalancer.pools[].name spec.network.loadBalancer.pools[].addresses spec.network.loadBalancer.pools[].manual`},
 	{Apply, "the agent writes the firewall's table at its next start", `spec.network.firewall.mode spec.network.firewall.trusted spec.network.firewall.apiServerFrom
 		spec.network.firewall.allow[] spec.network.firewall.allow[].port spec.network.firewall.allow[].through spec.network.firewall.allow[].from`},
+	{Apply, "a list that was applied is not applied again: delete the ConfigMap kube-system/muster-addons, and the control planes apply this one at their next start, or use kubectl",
+		`spec.addons[] spec.addons[].name spec.addons[].file spec.addons[].url spec.addons[].sha256 spec.addons[].inline spec.addons[].timeout
+		spec.addons[].wait[] spec.addons[].wait[].rollout spec.addons[].wait[].condition spec.addons[].wait[].of spec.addons[].wait[].crd spec.addons[].wait[].namespace`},
 	{Apply, "the agent writes containerd's configuration at its next start and restarts it; containers go on", `spec.containerd.extra`},
 })
 

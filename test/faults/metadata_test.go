@@ -91,6 +91,27 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// TestVendors forms a cluster of servers of which each is told in the form of another
+// vendor what it is; the agents find out which.
+func TestVendors(t *testing.T) {
+	variation(t)
+	forms := map[string]string{"cp1": metadata.Vultr, "w1": metadata.Hetzner, "w2": metadata.Latitude}
+	r, store := beginTold(t, "auto", 1, "cp1", "w1", "w2")
+	for name, form := range forms {
+		server, _, err := store.Get(name)
+		r.must(err)
+		server.Forms = []string{form}
+		r.must(store.Put(server))
+	}
+	r.on()
+	r.formed()
+	for name, form := range forms {
+		if want := "msg=metadata platform=" + form + " why=\"" + r.plan.Metadata + " answers as " + form + "\""; !r.journalHas(name, want) {
+			t.Errorf("%s: the journal lacks %s", name, want)
+		}
+	}
+}
+
 // TestPlansOfMetadata: what the trials above boot with is user-data that check takes.
 func TestPlansOfMetadata(t *testing.T) {
 	for _, platform := range []string{"packet", "auto"} {

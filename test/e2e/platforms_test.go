@@ -78,14 +78,18 @@ func TestEachPlatform(t *testing.T) {
 	if os.Getenv("MUSTER_E2E") != "all" {
 		t.Skip("one more formation for each platform: make e2e ALL=1")
 	}
-	for _, platform := range []string{metadata.EC2, metadata.OpenStack, metadata.NoCloud, rig.Static} {
+	large := shape{controlPlanes: 3, workers: 2}
+	for platform, s := range map[string]shape{
+		metadata.EC2: large, metadata.OpenStack: large, metadata.NoCloud: large, rig.Static: large, rig.CloudInit: {controlPlanes: 1, workers: 1},
+	} {
 		t.Run(platform, func(t *testing.T) {
-			c := form(t, shape{controlPlanes: 3, workers: 2, platform: platform})
+			s.platform = platform
+			c := form(t, s)
 			c.bootAll()
 			c.awaitReady(4 * time.Minute)
 			testNodes(t, c)
-			testEtcd(t, c, 3)
-			testNextHops(t, c, 3)
+			testEtcd(t, c, s.controlPlanes)
+			testNextHops(t, c, s.controlPlanes)
 			testOneInit(t, c)
 			for _, s := range c.servers {
 				testStored(t, c, s, platform)

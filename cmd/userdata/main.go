@@ -49,7 +49,7 @@ type command struct {
 }
 
 // commands, in the order in which one needs them.
-var commands = []command{initCommand, lockCommand, checkCommand, renderCommand, planCommand, diffCommand, showCommand, schemaCommand, versionCommand}
+var commands = []command{initCommand, lockCommand, checkCommand, renderCommand, planCommand, diffCommand, showCommand, rotateCommand, schemaCommand, versionCommand}
 
 // allCommands are the commands, and those that tell of all of them.
 func allCommands() []command {

@@ -54,6 +54,7 @@ Examples:
 		file, lock := fileFlag(set), lockFlag(set)
 		set.StringVar(&r.secret, "secret", "", "the `file` with the secret (default: NAME.secret beside the cluster file)")
 		set.StringVar(&r.token, "api-token", "", "the `file` with the token of discovery by packetAPI (default: NAME.api-token beside the cluster file)")
+		set.StringVar(&r.identity, "identity", "", "the `file` with the age identity that opens a secret named *.age")
 		set.StringVar(&r.format, "format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime, ignition or dir")
 		set.StringVar(&r.limit, "limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
 		set.BoolVar(&r.join, "join", false, "for servers that join a formed cluster; needs --ca")
@@ -62,7 +63,7 @@ Examples:
 		set.StringVar(&r.server, "server", "", "for the server with this `hostname` alone")
 		set.StringVar(&r.list, "per-server", "", "for each server of a `file`, a line each: HOSTNAME [ROLE]; spec: for each in spec.static")
 		set.StringVar(&r.dir, "output-dir", "", "the `directory` to write to, one file for each server")
-		return func(_ context.Context, s streams, names []string) error {
+		return func(ctx context.Context, s streams, names []string) error {
 			if err := noNames(names); err != nil {
 				return err
 			}
@@ -70,7 +71,7 @@ Examples:
 			if err := r.check(); err != nil {
 				return err
 			}
-			return render(s, r)
+			return render(ctx, s, r)
 		}
 	},
 }
@@ -154,7 +155,7 @@ func joining(c *cluster.Cluster, file, ca string) error {
 }
 
 // render writes user-data where the flags say.
-func render(s streams, r renderFlags) error {
+func render(ctx context.Context, s streams, r renderFlags) error {
 	c, problems, err := load(s, r.file, r.lock)
 	if err != nil {
 		return err
@@ -167,9 +168,10 @@ func render(s streams, r renderFlags) error {
 			return err
 		}
 	}
-	if err := r.read(s, r.file, &c); err != nil {
+	if err := r.read(ctx, s, r.file, &c); err != nil {
 		return err
 	}
+	warnOfReaders(s.err, c)
 	one := userdata.Server{Name: r.server, Role: member.Role(r.role)}
 	if r.list == "" {
 		if r.options.Format == userdata.Tree {

@@ -36,6 +36,7 @@ var rules = table([]group{
 	{Later, "only kubeadm init and join ask for it", `spec.kubernetes.ignorePreflightErrors`},
 	{Later, "a server asks for its role once, when it comes; those that have one keep it",
 		`spec.servers.eligible.tag spec.servers.eligible.hostname spec.servers.eligible.list spec.servers.eligible.all spec.servers.eligible.none spec.static[].tags`},
+	{Later, "only `userdata render` asks for it", `spec.secretFrom.exec spec.secretFrom.env spec.secretFrom.file`},
 	{Later, "it says which cluster servers with the user-data join", `spec.join.ca`},
 	{Later, "a server that is there would take itself for another one: leave its file as it is", `spec.identity.source spec.static[].id`},
 	{Later, "it is settled when a server joins; to change it there, take the server out and let it join again",

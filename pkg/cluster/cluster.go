@@ -65,14 +65,15 @@ type Spec struct {
 	Time     TimePolicy     `yaml:"time,omitempty"`
 	// Discovery lists ways to find the first peers; all of them are tried. It may
 	// be left out when one server is expected.
-	Discovery  []Discovery `yaml:"discovery,omitempty"`
-	Report     Report      `yaml:"report,omitempty"`
-	Agent      AgentSource `yaml:"agent,omitempty"`
-	Artifacts  Artifacts   `yaml:"artifacts,omitempty"`
-	Kubernetes Kubernetes  `yaml:"kubernetes"`
-	Containerd Containerd  `yaml:"containerd,omitempty"`
-	Network    Network     `yaml:"network,omitempty"`
-	Ports      Ports       `yaml:"ports,omitempty"`
+	Discovery  []Discovery  `yaml:"discovery,omitempty"`
+	Report     Report       `yaml:"report,omitempty"`
+	SecretFrom SecretSource `yaml:"secretFrom,omitempty"`
+	Agent      AgentSource  `yaml:"agent,omitempty"`
+	Artifacts  Artifacts    `yaml:"artifacts,omitempty"`
+	Kubernetes Kubernetes   `yaml:"kubernetes"`
+	Containerd Containerd   `yaml:"containerd,omitempty"`
+	Network    Network      `yaml:"network,omitempty"`
+	Ports      Ports        `yaml:"ports,omitempty"`
 	// Addons are applied in this order, once.
 	Addons []Addon `yaml:"addons,omitempty"`
 	Unsafe Unsafe  `yaml:"unsafe,omitempty"`

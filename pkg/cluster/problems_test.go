@@ -81,10 +81,10 @@ func TestProblems(t *testing.T) {
 			"11:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
 		}},
 		{"unknown key far from any", good, "platform: packet", "platform: packet\n  flavour: 3", []string{
-			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, join, identity, time, discovery, report, agent, artifacts, kubernetes, containerd, network, ports, addons, unsafe)",
+			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, join, identity, time, discovery, report, secretFrom, agent, artifacts, kubernetes, containerd, network, ports, addons, unsafe)",
 		}},
 		{"key of another place", good, "  discovery:", "  controlPlanes: 3\n  discovery:", []string{
-			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, join, identity, time, discovery, report, agent, artifacts, kubernetes, containerd, network, ports, addons, unsafe)",
+			"11:3: spec.controlPlanes: unknown key (it belongs at spec.servers.controlPlanes; keys here: id, platform, metadata, static, servers, join, identity, time, discovery, report, secretFrom, agent, artifacts, kubernetes, containerd, network, ports, addons, unsafe)",
 		}},
 		{"artefacts without a lock", full, "expect: 5", "expect: 6", []string{
 			"13:3: spec.agent.sha256: is missing (such as sha256: {amd64: …}; `sha256sum` of the file prints it. Without one a mirror could run anything as root on every server)",

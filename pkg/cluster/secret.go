@@ -31,6 +31,22 @@ func (s Secret) GoString() string { return s.String() }
 // LogValue hides the value from log/slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
+// SecretSource is where `userdata render` gets the secret, when it is not NAME.secret
+// beside the cluster file. At most one field is set; paths and commands are those of
+// the machine that renders.
+type SecretSource struct {
+	// Exec is a command and its arguments; what it prints is the secret.
+	Exec []string `yaml:"exec,omitempty"`
+	// Env is a variable that your secret store sets.
+	Env string `yaml:"env,omitempty"`
+	// File is relative to the cluster file; one that ends in .age is opened with
+	// `--identity`.
+	File string `yaml:"file,omitempty"`
+}
+
+// IsZero says that nothing is set.
+func (s SecretSource) IsZero() bool { return len(s.Exec) == 0 && s.Env == "" && s.File == "" }
+
 // secretBytes is the length of a cluster's secret before base64: the strength
 // of the keys that are derived from it.
 const secretBytes = 32

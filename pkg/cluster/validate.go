@@ -51,6 +51,19 @@ func (v *validator) validate(server bool) {
 }
 
 func (v *validator) secret(server bool) {
+	var given []string
+	if len(v.Spec.SecretFrom.Exec) > 0 {
+		given = append(given, "exec")
+	}
+	if v.Spec.SecretFrom.Env != "" {
+		given = append(given, "env")
+	}
+	if v.Spec.SecretFrom.File != "" {
+		given = append(given, "file")
+	}
+	if len(given) > 1 {
+		v.errorf("spec.secretFrom", "keep one of them", "says %s, which may contradict each other", strings.Join(given, " and "))
+	}
 	_, present := v.values["secret"]
 	switch {
 	case !server && present:

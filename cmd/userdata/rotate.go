@@ -41,7 +41,7 @@ func rotate(s streams, file, path string) error {
 	if err != nil {
 		return err
 	}
-	c, problems := cluster.ParseUnlocked(name, data)
+	c, problems := cluster.ParseUnlocked(name, data, besides(file))
 	if cluster.Err(problems) != nil {
 		show(s.err, problems)
 		return errReported

@@ -33,7 +33,7 @@ var (
 func (s *Store) fetch(ctx context.Context, it item, peers []Peer) error {
 	var failures []string
 	var slow []from
-	places := s.places(it, peers)
+	places := s.news.good(s.places(it, peers))
 	try := func(f from, patient bool) (done bool) {
 		err := s.fetchFrom(ctx, it, f, patient)
 		if err == nil {

@@ -15,7 +15,8 @@ const step = 8 << 20
 type progress struct {
 	mu       sync.Mutex
 	now      member.Fetching
-	faults   map[string]string
+	faults   map[string]string // since the start
+	failed   map[string]bool   // in this round
 	reported int64
 	report   func(member.Fetching)
 }
@@ -24,6 +25,7 @@ func (p *progress) begin(items []item, report func(member.Fetching)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now, p.reported, p.report = member.Fetching{Items: len(items)}, 0, report
+	p.failed = map[string]bool{}
 	if p.faults == nil {
 		p.faults = map[string]string{}
 	}
@@ -57,8 +59,24 @@ func (p *progress) done(_ item, err error) {
 func (p *progress) fault(source, reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.faults[source] = reason
+	p.faults[source], p.failed[source] = reason, true
 	p.tell()
+}
+
+// good puts places that failed in this round behind the others: a dead mirror costs
+// its time-out for the first artefacts and not for all.
+func (p *progress) good(places []from) []from {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var first, last []from
+	for _, f := range places {
+		if p.failed[f.name] {
+			last = append(last, f)
+		} else {
+			first = append(first, f)
+		}
+	}
+	return append(first, last...)
 }
 
 func (p *progress) tell() {

@@ -59,8 +59,6 @@ func (s shape) String() string {
 func form(t *testing.T, s shape) *formation {
 	t.Helper()
 	image := testImage(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
-	t.Cleanup(cancel)
 	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Ways: s.ways, Platform: s.platform, Platforms: s.platforms, Addons: s.addons}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
@@ -74,6 +72,24 @@ func form(t *testing.T, s shape) *formation {
 		}
 		spec.AgentSHA256 = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
+	c := begin(t, image)
+	if s.fetch {
+		c.must(os.Link(agent, filepath.Join(c.rig.Files(), "bootstrap")))
+	}
+	if s.apiToken != "" {
+		c.must(os.WriteFile(filepath.Join(c.rig.Dir(), "rig.api-token"), []byte(s.apiToken+"\n"), 0o600))
+	}
+	var err error
+	c.servers, err = c.rig.AddCluster(c.ctx, binary(t, "userdata"), spec)
+	c.must(err)
+	return c
+}
+
+// begin makes a rig without servers.
+func begin(t *testing.T, image rig.Image) *formation {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+	t.Cleanup(cancel)
 	dir := filepath.Join(t.TempDir(), "rig")
 	r, err := rig.New(ctx, rig.Options{Name: fmt.Sprintf("e2e%d", os.Getpid()), Dir: dir, Image: image})
 	if err != nil {
@@ -88,14 +104,6 @@ func form(t *testing.T, s shape) *formation {
 			t.Error(err)
 		}
 	})
-	if s.fetch {
-		c.must(os.Link(agent, filepath.Join(r.Files(), "bootstrap")))
-	}
-	if s.apiToken != "" {
-		c.must(os.WriteFile(filepath.Join(dir, "rig.api-token"), []byte(s.apiToken+"\n"), 0o600))
-	}
-	c.servers, err = r.AddCluster(ctx, binary(t, "userdata"), spec)
-	c.must(err)
 	return c
 }
 

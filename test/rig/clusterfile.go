@@ -33,6 +33,9 @@ type Cluster struct {
 	// AgentSHA256 has the servers fetch /files/bootstrap from the metadata service
 	// and pins it; empty: the agent is baked into the image.
 	AgentSHA256 string
+	// Artifacts is spec.artifacts, written as a mapping in one line; what it asks for
+	// is in the lock file LockFile of the rig.
+	Artifacts string
 	// NoEndpoint leaves out endpoint and Elastic IP, which is allowed with one
 	// control plane.
 	NoEndpoint bool
@@ -124,6 +127,9 @@ func ClusterFile(c Cluster) ([]byte, error) {
 	}
 	return []byte(b.String()), nil
 }
+
+// LockFile is where the lock file of the rig's cluster must lie.
+func (r *Rig) LockFile() string { return filepath.Join(r.dir, "cluster.lock.yaml") }
 
 // Render makes user-data of a cluster file with the real generator, the program
 // userdata; flags are more of its own. File and secret stay in the rig's

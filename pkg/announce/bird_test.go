@@ -71,7 +71,9 @@ func newRack(t *testing.T, program, pkg string) *rack {
 	must(t, err)
 	must(t, netlink.LinkSetUp(lo))
 	for _, a := range []string{"169.254.255.1/32", "169.254.255.2/32", "169.254.255.3/32", "fc00::e/128", "fc00::f/128"} {
-		must(t, netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))}))
+		// Without NODAD an IPv6 address is tentative for a moment; BIRD cannot bind to it
+		// then, and does not try again.
+		must(t, netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a)), Flags: unix.IFA_F_NODAD}))
 	}
 	return &rack{t: t, dump: func() string { return "" }}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -33,7 +34,13 @@ func id(digit string) string { return strings.Repeat(digit, 32) }
 // trustAt opens a server's keys as connect does; dir is its disk.
 func trustAt(t *testing.T, dir, spec, inst string) *trust {
 	t.Helper()
-	secret, err := cluster.NewSecret(bytes.NewReader(bytes.Repeat([]byte{7}, 64)))
+	return trustBy(t, 7, dir, spec, inst)
+}
+
+// trustBy is trustAt with a secret of this byte.
+func trustBy(t *testing.T, b byte, dir, spec, inst string) *trust {
+	t.Helper()
+	secret, err := cluster.NewSecret(bytes.NewReader(bytes.Repeat([]byte{b}, 64)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,6 +292,38 @@ func TestRestart(t *testing.T) {
 			t.Errorf("%s has mode %v, expected 0600", name, info.Mode().Perm())
 		}
 	}
+}
+
+// TestAnotherSecret: what userdata rotate says: a server that was given another
+// secret stays a member, and hears no more of who has the old one only.
+func TestAnotherSecret(t *testing.T) {
+	dir := t.TempDir()
+	before, _ := leading(t, dir, id("1"))
+	after := trustBy(t, 8, dir, trustSpec, id("1"))
+	if !after.Enrolled() || !after.CanSign() {
+		t.Fatalf("with another secret it is enrolled %t and signs %t, expected both", after.Enrolled(), after.CanSign())
+	}
+	if err := handshake(before.enrolment.ClientConfig(id("1")), after.enrolment.ServerConfig()); err == nil {
+		t.Error("the enrolment port takes who has the old secret")
+	}
+	if err := handshake(before.agentClient(id("1")), after.agentServer()); err != nil {
+		t.Errorf("the agents' port refuses one that enrolled: %v", err)
+	}
+}
+
+// handshake connects two configurations.
+func handshake(client, server *tls.Config) error {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	done := make(chan error, 1)
+	go func() { done <- tls.Server(far, server).Handshake() }()
+	c := tls.Client(near, client)
+	err := c.Handshake()
+	if err != nil {
+		_ = near.Close()
+	}
+	return errors.Join(err, <-done)
 }
 
 // TestPowerLossWhileLeading: the leader lost power after it stored the agent CA

@@ -20,7 +20,7 @@ import (
 )
 
 var checkCommand = command{
-	name: "check", args: "[-f FILE] [--lock FILE] [-o text|json]",
+	name: "check", args: "[-f FILE] [--lock FILE] [--limit SIZE] [-o text|json]",
 	summary: "say what is wrong with a cluster file, and what it comes to",
 	help: `Checks a cluster file and prints every problem as FILE:LINE:COL: PATH: MESSAGE (HINT)
 on stderr, like a compiler, with the line and a mark under what is meant. A warning
@@ -30,10 +30,12 @@ When nothing is wrong it prints what the file comes to: servers, quorum, size.
 Examples:
   userdata check -f clusters/k8s-bgp/cluster.yaml
   userdata check -f - -o json < cluster.yaml
+  userdata check --limit nocloud         # user-data of any size: a disk carries it
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file := fileFlag(set)
 		lock := lockFlag(set)
+		limit := limitFlag(set)
 		output := set.String("o", "text", "the `format` of the result on stdout: text or json")
 		return func(_ context.Context, s streams, names []string) error {
 			if err := noNames(names); err != nil {
@@ -42,7 +44,11 @@ Examples:
 			if *output != "text" && *output != "json" {
 				return exitError{exitUsage, fmt.Errorf("-o %s: expected text or json", *output)}
 			}
-			return check(s, *file, *lock, *output == "json")
+			platform, err := limited(*limit)
+			if err != nil {
+				return err
+			}
+			return check(s, *file, *lock, platform, *output == "json")
 		}
 	},
 }
@@ -118,7 +124,7 @@ type summary struct {
 	MayBeAbsent   int      `json:"mayBeAbsent"`    // N - q
 	MayBeFaulty   int      `json:"mayBeFaulty"`    // 2q - N - 1: wiped and surplus servers
 	Bytes         int      `json:"bytes"`          // of the user-data
-	Limit         int      `json:"limit"`          // of every platform
+	Limit         int      `json:"limit"`          // of the platform
 	AgentURLs     int      `json:"agentURLs"`      // 0: baked into the image
 	AgentPinned   []string `json:"agentPinned"`    // architectures with a sha256
 	Locked        int      `json:"locked"`         // artefacts that servers install by the lock file; 0: all are in the image
@@ -131,7 +137,7 @@ type summary struct {
 }
 
 // summarise renders the user-data with secrets of zeros, for its size.
-func summarise(c cluster.Cluster) (summary, error) {
+func summarise(c cluster.Cluster, platform userdata.Platform) (summary, error) {
 	secret, err := cluster.NewSecret(bytes.NewReader(make([]byte, 64)))
 	if err != nil {
 		return summary{}, err
@@ -141,7 +147,7 @@ func summarise(c cluster.Cluster) (summary, error) {
 		const likely = 32 // characters of a token
 		c.APIToken = cluster.Secret(strings.Repeat("0", likely))
 	}
-	data, err := userdata.Render(c, userdata.Options{})
+	data, err := userdata.Render(c, userdata.Options{Platform: platform})
 	if err != nil {
 		return summary{}, err
 	}
@@ -149,7 +155,7 @@ func summarise(c cluster.Cluster) (summary, error) {
 	s := summary{
 		Name: c.Metadata.Name, Servers: c.Spec.Servers.Expect, ControlPlanes: c.Spec.Servers.ControlPlanes,
 		Electors: e.N, Quorum: e.Q, MayBeAbsent: e.N - e.Q, MayBeFaulty: 2*e.Q - e.N - 1,
-		Bytes: len(data), Limit: userdata.Limit, AgentURLs: len(c.Spec.Agent.URLs), AgentPinned: []string{}, Locked: len(c.Lock),
+		Bytes: len(data), Limit: platform.Holds(), AgentURLs: len(c.Spec.Agent.URLs), AgentPinned: []string{}, Locked: len(c.Lock),
 		Kubernetes: c.Spec.Kubernetes.Version, Endpoint: c.Spec.Kubernetes.Endpoint.Address,
 		Announced: c.Spec.Network.BGP.HoldsControlPlanes(), Join: c.Spec.Join.CA,
 	}
@@ -166,14 +172,14 @@ func summarise(c cluster.Cluster) (summary, error) {
 	return s, nil
 }
 
-func check(s streams, file, lockFile string, asJSON bool) error {
+func check(s streams, file, lockFile string, platform userdata.Platform, asJSON bool) error {
 	c, problems, err := load(s, file, lockFile)
 	if err != nil {
 		return err
 	}
 	var sum *summary
 	if cluster.Err(problems) == nil {
-		made, err := summarise(c)
+		made, err := summarise(c, platform)
 		var size *userdata.SizeError
 		if errors.As(err, &size) {
 			name := file
@@ -247,7 +253,11 @@ func (s summary) String() string {
 	if s.Locked > 0 {
 		line("lock", "%s that servers install where the image lacks them", count(s.Locked, "artefact"))
 	}
-	line("user-data", "%d of %d bytes", s.Bytes, s.Limit)
+	if s.Limit == userdata.Unlimited {
+		line("user-data", "%d bytes", s.Bytes)
+	} else {
+		line("user-data", "%d of %d bytes", s.Bytes, s.Limit)
+	}
 	return b.String()
 }
 

@@ -43,7 +43,7 @@ func shell(t *testing.T, dir string, args ...string) string {
 func TestCompletion(t *testing.T) {
 	for _, row := range []struct{ line, want string }{
 		{"userdata re", "render"},
-		{"userdata check --l", "--lock"},
+		{"userdata check --lo", "--lock"},
 		{"userdata render --format i", "ignition"},
 		{"userdata render --role w", "worker"},
 		{"userdata show -o j", "json"},

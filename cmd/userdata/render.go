@@ -56,7 +56,7 @@ Examples:
 		set.StringVar(&r.token, "api-token", "", "the `file` with the token of discovery by packetAPI (default: NAME.api-token beside the cluster file)")
 		set.StringVar(&r.identity, "identity", "", "the `file` with the age identity that opens a secret named *.age")
 		set.StringVar(&r.format, "format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime, ignition or dir")
-		set.StringVar(&r.limit, "limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
+		limit := limitFlag(set)
 		set.BoolVar(&r.join, "join", false, "for servers that join a formed cluster; needs --ca")
 		set.StringVar(&r.ca, "ca", "", "the `hash` of the cluster's CA, sha256: and 64 hex digits; with --join")
 		set.StringVar(&r.role, "role", "", "for servers that may, or may not, become control planes: `ROLE` control-plane or worker")
@@ -67,7 +67,7 @@ Examples:
 			if err := noNames(names); err != nil {
 				return err
 			}
-			r.file, r.lock = *file, *lock
+			r.file, r.lock, r.limit = *file, *lock, *limit
 			if err := r.check(); err != nil {
 				return err
 			}
@@ -114,6 +114,10 @@ func (r *renderFlags) check() error {
 	var err error
 	r.options.Platform, err = limited(r.limit)
 	return err
+}
+
+func limitFlag(set *flag.FlagSet) *string {
+	return set.String("limit", userdata.Any.Name, "the largest `size`: in bytes, or what a platform takes, such as ec2 or openstack")
 }
 
 // limited is the platform that --limit means.

@@ -66,9 +66,9 @@ func AtMost(bytes int) Platform {
 	return Platform{Name: "limit", Title: "the limit given", Limit: bytes}
 }
 
-// holds is the largest user-data in bytes before any encoding. Where nobody says
+// Holds is the largest user-data in bytes before any encoding. Where nobody says
 // what a platform takes, it is what every other takes.
-func (p Platform) holds() int {
+func (p Platform) Holds() int {
 	limit := cmp.Or(p.Limit, Limit)
 	if p.Base64 {
 		return limit / 4 * 3
@@ -93,7 +93,7 @@ func (e *SizeError) Error() string {
 	for _, p := range paths[:min(3, len(paths))] {
 		biggest = append(biggest, fmt.Sprintf("%s %d", p, e.Parts[p]))
 	}
-	limit := fmt.Sprintf("the %d that %s takes", e.Platform.holds(), e.Platform.Title)
+	limit := fmt.Sprintf("the %d that %s takes", e.Platform.Holds(), e.Platform.Title)
 	if e.Platform.Base64 {
 		limit += fmt.Sprintf(" (%d in base64)", e.Platform.Limit)
 	}
@@ -102,5 +102,5 @@ func (e *SizeError) Error() string {
 		help += ", or render with --format mime, which is compressed"
 	}
 	return fmt.Sprintf("the user-data has %d bytes, %d more than %s; its biggest parts in bytes: %s. %s",
-		e.Size, e.Size-e.Platform.holds(), limit, strings.Join(biggest, ", "), help)
+		e.Size, e.Size-e.Platform.Holds(), limit, strings.Join(biggest, ", "), help)
 }

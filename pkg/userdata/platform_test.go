@@ -22,7 +22,7 @@ func limits() string {
 		case p.Limit == Unlimited:
 			limit = "any"
 		case p.Base64:
-			limit = fmt.Sprintf("%d (%d in base64)", p.holds(), p.Limit)
+			limit = fmt.Sprintf("%d (%d in base64)", p.Holds(), p.Limit)
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", p.Name, p.Title, limit, p.Source)
 	}
@@ -62,13 +62,13 @@ func TestPlatforms(t *testing.T) {
 		if p.Source == "" || p.Title == "" {
 			t.Errorf("%s has no source or no title", p.Name)
 		}
-		if p.holds() < Any.holds() {
-			t.Errorf("%s takes less than every platform: %d", p.Name, p.holds())
+		if p.Holds() < Any.Holds() {
+			t.Errorf("%s takes less than every platform: %d", p.Name, p.Holds())
 		}
 	}
 	for name, want := range map[string]int{"any": 16384, "ec2": 16384, "openstack": 49149, "oracle": 24000, "vultr": 16384, "nocloud": Unlimited} {
-		if p, err := PlatformNamed(name); err != nil || p.holds() != want {
-			t.Errorf("%s takes %d, %v; expected %d", name, p.holds(), err, want)
+		if p, err := PlatformNamed(name); err != nil || p.Holds() != want {
+			t.Errorf("%s takes %d, %v; expected %d", name, p.Holds(), err, want)
 		}
 	}
 	if !strings.Contains(limits(), "| `openstack` | OpenStack Nova and Ironic | 49149 (65535 in base64) |") {

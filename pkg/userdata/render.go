@@ -56,7 +56,7 @@ func (c Contents) Render(o Options) ([]byte, error) {
 	if o.Platform == (Platform{}) {
 		o.Platform = Any
 	}
-	if len(text) > o.Platform.holds() {
+	if len(text) > o.Platform.Holds() {
 		parts := map[string]int{}
 		for _, f := range c.Files {
 			parts[f.Path] = len(f.Content)

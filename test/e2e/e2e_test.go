@@ -21,24 +21,29 @@ import (
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
-// TestThreeControlPlanesTwoWorkers is the main job, and what must hold after it.
+// TestThreeControlPlanesTwoWorkers is the main job, and what must hold after it. The
+// servers have public addresses, so that the firewall is on.
 func TestThreeControlPlanesTwoWorkers(t *testing.T) {
-	c := form(t, shape{controlPlanes: 3, workers: 2, discovery: 5})
+	c := form(t, shape{controlPlanes: 3, workers: 2, discovery: 5, public: true})
 	if !t.Run("two of five come late", func(t *testing.T) { testLate(t, c) }) {
 		return
 	}
+	t.Run("a dead API server is withdrawn, and a control plane joins beside it", func(t *testing.T) { testBesideDead(t, c) })
 	t.Run("nodes through the Elastic IP", func(t *testing.T) { testNodes(t, c) })
 	t.Run("etcd has three members", func(t *testing.T) { testEtcd(t, c, 3) })
 	t.Run("three next hops at both routers", func(t *testing.T) { testNextHops(t, c, 3) })
+	t.Run("connections go to all control planes", func(t *testing.T) { testSpread(t, c) })
 	t.Run("lo and routes as planned", func(t *testing.T) { testNetwork(t, c) })
 	t.Run("one server ran kubeadm init", func(t *testing.T) { testOneInit(t, c) })
 	t.Run("kubeadm-init by hand is refused", func(t *testing.T) { testInitRefused(t, c) })
 	t.Run("no secret is shown", func(t *testing.T) { testSecrets(t, c) })
 	t.Run("status from a worker", func(t *testing.T) { testStatus(t, c) })
+	t.Run("firewall", func(t *testing.T) { testFirewall(t, c) })
 	t.Run("an agent's restart moves no route", func(t *testing.T) { testAgentRestart(t, c) })
-	t.Run("a dead API server is withdrawn", func(t *testing.T) { testWithdrawal(t, c) })
 	t.Run("net reset and back", func(t *testing.T) { testNetReset(t, c) })
+	t.Run("control planes off one after the other", func(t *testing.T) { testOneAfterTheOther(t, c) })
 	t.Run("all off and on again", func(t *testing.T) { testAllOffAndOn(t, c) })
+	t.Run("the firewall off", func(t *testing.T) { testFirewallOff(t, c) })
 }
 
 func TestOtherShapes(t *testing.T) {
@@ -312,49 +317,6 @@ func testAgentRestart(t *testing.T, c *formation) {
 		t.Errorf("the agent of %s did not come back", s.Name)
 	}
 	c.awaitReady(time.Minute)
-}
-
-// testWithdrawal stops one API server for good and expects its route to go within
-// the budget of 3 s, and to come back when it does.
-func testWithdrawal(t *testing.T, c *formation) {
-	c.t = t
-	s := c.servers[0]
-	const manifest, aside = "/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/kube-apiserver.yaml"
-	pid, err := s.Exec(c.ctx, "pgrep", "-x", "kube-apiserver")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Exec(c.ctx, "mv", manifest, aside); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Exec(c.ctx, "kill", "-KILL", strings.TrimSpace(pid)); err != nil {
-		t.Fatal(err)
-	}
-	dead := time.Now()
-	eip := netip.PrefixFrom(rig.ElasticIP, 32)
-	c.eventually(10*time.Second, "the route of "+s.Name+" to go", func() error {
-		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
-		if err == nil && slices.Contains(hops, s.Addr) {
-			err = fmt.Errorf("next hops are still %v", hops)
-		}
-		return err
-	})
-	took := time.Since(dead)
-	t.Logf("API server of %s killed: route gone after %s", s.Name, took.Round(10*time.Millisecond))
-	if took > 3*time.Second {
-		t.Errorf("the route went after %s, the budget is 3 s", took)
-	}
-	c.kubectl("get", "--raw", "/readyz") // through the others
-	if _, err := s.Exec(c.ctx, "mv", aside, manifest); err != nil {
-		t.Fatal(err)
-	}
-	c.eventually(3*time.Minute, "the route of "+s.Name+" to come back", func() error {
-		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
-		if err == nil && !slices.Contains(hops, s.Addr) {
-			err = fmt.Errorf("next hops are %v", hops)
-		}
-		return err
-	})
 }
 
 func testAllOffAndOn(t *testing.T, c *formation) {

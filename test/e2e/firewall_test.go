@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -43,12 +44,10 @@ spec:
   ports: [{port: 9153, nodePort: 30153}]
 `
 
-// TestFirewall forms a cluster of servers with public addresses, where the firewall
-// is on by default, and looks from pods, from a private network and from the Internet.
-func TestFirewall(t *testing.T) {
-	c := form(t, shape{controlPlanes: 1, workers: 1, public: true})
-	c.bootAll()
-	c.awaitReady(8 * time.Minute)
+// testFirewall looks from pods, from a private network and from the Internet at a
+// cluster of servers with public addresses, where the firewall is on by default.
+func testFirewall(t *testing.T, c *formation) {
+	c.t = t
 	for _, s := range c.servers {
 		if got := c.status(s).Network.Firewall; got != (member.FirewallStatus{State: member.FirewallOn}) {
 			t.Errorf("%s: firewall %+v", s.Name, got)
@@ -69,10 +68,6 @@ func TestFirewall(t *testing.T) {
 	t.Run("clients", func(t *testing.T) { testClients(t, c) })
 	t.Run("pods", func(t *testing.T) { testPods(t, c) })
 	t.Run("a table that was removed is back", func(t *testing.T) { testFirewallHeals(t, c) })
-	c.t = t
-	testNodes(t, c)
-	testNextHops(t, c, 1)
-	t.Run("off", func(t *testing.T) { testFirewallOff(t, c) })
 }
 
 // connects tries TCP from an address behind the routers. Only time tells that a
@@ -91,9 +86,10 @@ func connects(c *formation, from string, to netip.AddrPort, limit time.Duration)
 
 const passes, refused = 15 * time.Second, 2 * time.Second
 
+// testClients looks at a control plane and a worker.
 func testClients(t *testing.T, c *formation) {
 	c.t = t
-	for _, s := range c.servers {
+	for _, s := range []*rig.Server{c.servers[0], c.servers[len(c.servers)-1]} {
 		guarded := []netip.AddrPort{netip.AddrPortFrom(s.Public, nodePort)}
 		for _, port := range []uint16{10250, nodePort, 9760, 9761, 9762} {
 			guarded = append(guarded, netip.AddrPortFrom(s.Addr, port))
@@ -215,9 +211,13 @@ func testFirewallOff(t *testing.T, c *formation) {
 		open = append(open, netip.AddrPortFrom(s.Addr, port))
 	}
 	for _, to := range open {
-		if !connects(c, stranger, to, passes) {
-			t.Errorf("a stranger does not reach %s, though nothing keeps him out", to)
-		}
+		// Behind the NodePort the pods may still start, after what was done before.
+		c.eventually(time.Minute, "a stranger to reach "+to.String()+", from which nothing keeps him", func() error {
+			if !connects(c, stranger, to, passes) {
+				return errors.New("no connection")
+			}
+			return nil
+		})
 	}
 	c.awaitReady(2 * time.Minute)
 }

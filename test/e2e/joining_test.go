@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/member"
-	"github.com/mustermetal/muster/test/rig"
 )
 
 // TestServerAddedLater: a cluster that expected one server and formed takes
@@ -17,13 +14,7 @@ func TestServerAddedLater(t *testing.T) {
 	c.bootAll()
 	c.awaitReady(4 * time.Minute)
 
-	ca := c.status(c.servers[0]).Decree.CAHash
-	file, err := os.ReadFile(filepath.Join(c.rig.Dir(), "cluster.yaml"))
-	c.must(err)
-	data, err := c.rig.Render(c.ctx, binary(t, "userdata"), file, "--join", "--ca", ca)
-	c.must(err)
-	later, err := c.rig.Add(rig.ServerOptions{Name: "w1", Tags: []string{"muster-role=worker"}, UserData: data})
-	c.must(err)
+	later := addWorker(c, "w1")
 	c.servers = append(c.servers, later)
 	c.must(later.Boot(c.ctx))
 	c.awaitReady(4 * time.Minute)

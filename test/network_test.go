@@ -30,8 +30,8 @@ func TestNetworkExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	examples := regexp.MustCompile("(?s)<!-- example: ([a-z]+\\.yaml), ([a-z0-9-]+\\.json) -->\n```yaml\n(.*?)```\n").FindAllStringSubmatch(string(page), -1)
-	if len(examples) != 3 {
-		t.Fatalf("docs/network.md has %d examples, expected 3", len(examples))
+	if len(examples) != 4 {
+		t.Fatalf("docs/network.md has %d examples, expected 4", len(examples))
 	}
 	for _, e := range examples {
 		name, document := e[1], e[2]

@@ -90,8 +90,8 @@ func (d Device) Any(family int) (Address, bool) {
 
 // SessionAddress returns the address that the sessions of a neighbour come from:
 // the one that the platform names (customer_ip) where this server has it, else
-// the private address of that family. The first case matters for IPv6 on Packet's
-// shape, where the session comes from the public address.
+// the private address of that family, or the public one where there is no private
+// one, as on Packet's shape, where IPv6 is public.
 func (d Device) SessionAddress(n Neighbor) (Address, bool) {
 	for _, a := range d.Addresses {
 		if n.CustomerIP.IsValid() && a.Prefix.Addr() == n.CustomerIP.Unmap() {
@@ -105,7 +105,7 @@ func (d Device) SessionAddress(n Neighbor) (Address, bool) {
 			family = 4
 		}
 	}
-	return d.Private(family)
+	return d.Any(family)
 }
 
 // Settle brings a device into the one order that equal servers share: neighbours by

@@ -54,6 +54,8 @@ func TestToRRoutes(t *testing.T) {
 	unnamed := multihopDevice()
 	unnamed.BGPNeighbors[1].CustomerIP = netip.Addr{}
 	unnamed.BGPNeighbors = unnamed.BGPNeighbors[1:]
+	unnamed6 := multihopDevice()
+	unnamed6.BGPNeighbors[0].CustomerIP = netip.Addr{}
 	noV6 := multihopDevice()
 	noV6.Addresses = noV6.Addresses[2:]
 	both := []Route{
@@ -74,6 +76,7 @@ func TestToRRoutes(t *testing.T) {
 		{"two routers, two families, sorted", multihopDevice(), all},
 		{"a neighbour listed twice", twice, all},
 		{"source not named: the private address", unnamed, both},
+		{"source not named, no private address of the family: the public one", unnamed6, all},
 		{"no address of the family: no route of it", noV6, both},
 		{"the peer is the gateway", gatewayPeerDevice(), nil},
 	} {

@@ -36,7 +36,11 @@ func deadline(t *testing.T) context.Context {
 // form starts n nodes, each after it got the row of a control plane.
 func form(t *testing.T, n int) []*host {
 	t.Helper()
-	hosts := newHosts(t, n)
+	return formOf(t, newHosts(t, n))
+}
+
+func formOf(t *testing.T, hosts []*host) []*host {
+	t.Helper()
 	hosts[0].run(t)
 	defer t.Cleanup(func() { cancelAll(hosts) }) // before each is waited for
 	for i, h := range hosts {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,7 +46,20 @@ func names(t *testing.T, h *host) string {
 }
 
 func TestEveryRestartFindsTheRows(t *testing.T) {
-	hosts := form(t, 3)
+	testRestart(t, form(t, 3))
+}
+
+// The same over IPv6: dqlite keeps the addresses of nodes as text, with brackets.
+func TestEveryRestartFindsTheRowsIPv6(t *testing.T) {
+	hosts := newHostsAt(t, 3, func(int) netip.Addr { return netip.IPv6Loopback() })
+	testRestart(t, formOf(t, hosts))
+	if got := voters(t, hosts[0]); len(got) != 3 || !strings.HasPrefix(got[0], "[::1]:") {
+		t.Errorf("the voters are %v", got)
+	}
+}
+
+func testRestart(t *testing.T, hosts []*host) {
+	t.Helper()
 	cancelAll(hosts)
 	for _, h := range hosts { // all off, then all on: nobody is asked for a right
 		h.stop(t)

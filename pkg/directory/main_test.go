@@ -175,11 +175,16 @@ type host struct {
 // the right of GO.
 func newHosts(t *testing.T, n int) []*host {
 	t.Helper()
+	return newHostsAt(t, n, func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}) })
+}
+
+func newHostsAt(t *testing.T, n int, at func(i int) netip.Addr) []*host {
+	t.Helper()
 	root := t.TempDir()
 	hosts := make([]*host, n)
 	var peers []netip.AddrPort
 	for i := range hosts {
-		ip := netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)})
+		ip := at(i)
 		peers = append(peers, netip.AddrPortFrom(ip, freePort(t, ip)))
 		if err := os.MkdirAll(filepath.Join(hostDir(root, i+1), "data"), 0o700); err != nil {
 			t.Fatal(err)

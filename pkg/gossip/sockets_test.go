@@ -3,9 +3,11 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +17,36 @@ import (
 func TestRealSockets(t *testing.T) {
 	// Two runs at once on one machine have other addresses.
 	pid := os.Getpid()
-	local := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 97 + byte(pid>>8&63), byte(pid), byte(i)}) }
+	testSockets(t, netip.MustParseAddr("192.0.2.77"), func(i int) netip.Addr {
+		return netip.AddrFrom4([4]byte{127, 97 + byte(pid>>8&63), byte(pid), byte(i)})
+	})
+}
+
+// TestRealSocketsIPv6 runs itself in a network namespace of its own, because lo has
+// one IPv6 address.
+func TestRealSocketsIPv6(t *testing.T) {
+	local := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd66::%d:1", i)) }
+	if os.Getenv("MUSTER_GOSSIP_NETNS") != "" {
+		testSockets(t, netip.MustParseAddr("2001:db8::77"), local)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a network namespace: gossip over IPv6 was left out")
+	}
+	script := "ip link set lo up"
+	for i := range 3 {
+		script += fmt.Sprintf("; ip addr add %s dev lo nodad", local(i+1))
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "--net", "--", "sh", "-ec", script+`; exec "$@"`, "sh", os.Args[0], "-test.run=^TestRealSocketsIPv6$", "-test.v")
+	cmd.Env = append(os.Environ(), "MUSTER_GOSSIP_NETNS=1")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestRealSocketsIPv6") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+// testSockets has three servers find each other; foreign is no address of this host.
+func testSockets(t *testing.T, foreign netip.Addr, local func(i int) netip.Addr) {
+	t.Helper()
 	var log syncBuffer
 	config := func(i int) Config {
 		return Config{
@@ -47,11 +78,11 @@ func TestRealSockets(t *testing.T) {
 
 	again := config(4)
 	again.Address = local(1)
-	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), local(1).String()+":19760 is in use by another process") {
+	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), netip.AddrPortFrom(local(1), 19760).String()+" is in use by another process") {
 		t.Errorf("port in use: %v", err)
 	}
-	again.Address = netip.MustParseAddr("192.0.2.77")
-	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), "192.0.2.77 is not an address of this server") {
+	again.Address = foreign
+	if _, err := Join(ctx, again); err == nil || !strings.Contains(err.Error(), foreign.String()+" is not an address of this server") {
 		t.Errorf("foreign address: %v", err)
 	}
 

@@ -1,9 +1,7 @@
 package cluster
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -217,8 +215,5 @@ func (l Lock) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the lock file: %w", err)
 	}
-	var b bytes.Buffer
-	io.WriteString(&b, lockHeader)
-	b.Write(body)
-	return b.Bytes(), nil
+	return append([]byte(lockHeader), body...), nil
 }

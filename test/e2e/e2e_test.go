@@ -112,7 +112,7 @@ func testNodes(t *testing.T, c *formation) {
 	c.t = t
 	var want []string
 	for _, s := range c.servers {
-		want = append(want, fmt.Sprintf("%s control-plane=%v ready=true %s", s.Name, strings.HasPrefix(s.Name, "cp"), s.Addr))
+		want = append(want, fmt.Sprintf("%s control-plane=%v ready=true %s", s.Name, strings.HasPrefix(s.Name, "cp"), addressesOf(s)))
 	}
 	slices.Sort(want)
 	// Ready is what the agents saw; a node that just joined may lack its label for
@@ -124,7 +124,7 @@ func testNodes(t *testing.T, c *formation) {
 		}
 		var got []string
 		for _, n := range nodes {
-			got = append(got, fmt.Sprintf("%s control-plane=%v ready=%v %s", n.Name, n.ControlPlane, n.Ready, n.InternalIP))
+			got = append(got, fmt.Sprintf("%s control-plane=%v ready=%v %s", n.Name, n.ControlPlane, n.Ready, strings.Join(n.InternalIPs, ",")))
 		}
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
@@ -138,7 +138,7 @@ func testEtcd(t *testing.T, c *formation, want int) {
 	const keys = "/etc/kubernetes/pki/etcd/"
 	out, err := c.servers[0].Exec(c.ctx, "curl", "-sS", "--fail", "-d", "{}",
 		"--cacert", keys+"ca.crt", "--cert", keys+"healthcheck-client.crt", "--key", keys+"healthcheck-client.key",
-		"https://127.0.0.1:2379/v3/cluster/member/list")
+		"https://"+netip.AddrPortFrom(c.servers[0].Addr, 2379).String()+"/v3/cluster/member/list")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,7 @@ type shape struct {
 	fetch bool
 	// public gives every server a public address.
 	public bool
+	stack  rig.Stack
 	// platform and platforms are as in rig.Cluster.
 	platform  string
 	platforms []string
@@ -52,6 +53,9 @@ func (s shape) String() string {
 	if s.fetch {
 		text += " fetching the agent"
 	}
+	if s.stack != rig.IPv4 {
+		text += " " + string(s.stack)
+	}
 	return text
 }
 
@@ -59,7 +63,7 @@ func (s shape) String() string {
 func form(t *testing.T, s shape) *formation {
 	t.Helper()
 	image := testImage(t)
-	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Ways: s.ways, Platform: s.platform, Platforms: s.platforms, Addons: s.addons}
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Stack: s.stack, Ways: s.ways, Platform: s.platform, Platforms: s.platforms, Addons: s.addons}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
 	}

@@ -13,12 +13,13 @@ import (
 )
 
 func testNextHops(t *testing.T, c *formation, want int) {
-	eip := netip.PrefixFrom(rig.ElasticIP, 32)
-	var planes []netip.Addr
-	for _, s := range c.servers[:want] {
-		planes = append(planes, s.Addr)
+	for line, l := range c.servers[0].Lines() {
+		testNextHopsOf(t, c, l, planesAt(c.servers[:want], line))
 	}
-	slices.SortFunc(planes, netip.Addr.Compare)
+}
+
+func testNextHopsOf(t *testing.T, c *formation, l rig.Line, planes []netip.Addr) {
+	eip := l.ElasticIP
 	c.t = t
 	c.eventually(30*time.Second, "the routers to know every control plane", func() error {
 		hops, err := c.rig.ToR().NextHops(c.ctx, eip)
@@ -28,13 +29,13 @@ func testNextHops(t *testing.T, c *formation, want int) {
 		if !slices.Equal(hops, planes) {
 			return fmt.Errorf("next hops of %s are %v, expected %v", eip, hops, planes)
 		}
-		for router := range rig.Routers {
+		for router, at := range l.Routers {
 			hops, err := c.rig.ToR().RouterNextHops(c.ctx, router, eip)
 			if err != nil {
 				return err
 			}
 			if !slices.Equal(hops, planes) {
-				return fmt.Errorf("router %s: next hops of %s are %v, expected %v", rig.Routers[router], eip, hops, planes)
+				return fmt.Errorf("router %s: next hops of %s are %v, expected %v", at, eip, hops, planes)
 			}
 		}
 		return nil

@@ -41,6 +41,8 @@ type Cluster struct {
 	NoEndpoint bool
 	// Public gives every server a public address beside the private one.
 	Public bool
+	// Stack are the address families; without one it is IPv4 alone.
+	Stack Stack
 	// Platform is as in the cluster file; default packet, from the metadata service.
 	Platform string
 	// Platforms are those of the servers, in turn, where they differ: Server.Platform,
@@ -115,12 +117,13 @@ func ClusterFile(c Cluster) ([]byte, error) {
 		c.ID = hex.EncodeToString(id)
 	}
 	for i := 1; len(c.Discovery) < min(3, c.Servers); i++ {
-		c.Discovery = append(c.Discovery, ServerAddr(i))
+		c.Discovery = append(c.Discovery, c.Stack.lines(i)[0].Addr)
 	}
 	var b strings.Builder
+	pods, services, elastic := c.Stack.ranges()
 	err := clusterFile.Execute(&b, map[string]any{
-		"C": c, "Described": c.described(), "ServerAS": ServerAS, "RouterAS": RouterAS, "Routers": Routers, "MD5": md5, "MetadataURL": MetadataURL, "ElasticIP": ElasticIP, "Pods": PodRange, "Services": ServiceRange,
-		"Discovery": strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Discovery), " ", ", "), "[]"),
+		"C": c, "Described": c.described(), "ServerAS": ServerAS, "RouterAS": RouterAS, "Routers": Routers, "MD5": md5, "MetadataURL": c.Stack.metadataURL(),
+		"Endpoint": netip.AddrPortFrom(elastic[0].Addr(), 6443), "ElasticIPs": elastic, "Pods": pods, "Services": services, "Discovery": c.Discovery,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the cluster file: %w", err)
@@ -168,7 +171,7 @@ func (r *Rig) AddCluster(ctx context.Context, userdata string, c Cluster) ([]*Se
 	}
 	var servers []*Server
 	for i := range c.Servers {
-		o := ServerOptions{UserData: data, Public: c.Public, Platform: c.platformOf(i)}
+		o := ServerOptions{UserData: data, Public: c.Public, Stack: c.Stack, Platform: c.platformOf(i)}
 		o.Name, o.Tags = c.member(i)
 		s, err := r.Add(o)
 		if err != nil {

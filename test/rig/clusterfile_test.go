@@ -21,6 +21,8 @@ func TestClusterFile(t *testing.T) {
 	for name, c := range map[string]Cluster{
 		"3+2":         {ID: id, Servers: 5, ControlPlanes: 3},
 		"1+0":         {ID: id, Servers: 1, ControlPlanes: 1, NoEndpoint: true},
+		"dual-stack":  {ID: id, Servers: 2, ControlPlanes: 1, Stack: DualStack},
+		"IPv6":        {ID: id, Servers: 3, ControlPlanes: 3, Stack: IPv6},
 		"fetch agent": {ID: id, Servers: 2, ControlPlanes: 1, AgentSHA256: strings.Repeat("ab", 32)},
 		"platforms":   {ID: id, Servers: 5, ControlPlanes: 3, Platform: "auto", Platforms: []string{"packet", "ec2", "openstack", "nocloud", Static}},
 		"static":      {ID: id, Servers: 2, ControlPlanes: 1, Platform: Static},

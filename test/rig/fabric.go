@@ -89,11 +89,15 @@ func (r *Rig) torUp(ctx context.Context) error {
 	for _, a := range append([]netip.Addr{MetadataAddr}, Routers...) {
 		commands = append(commands, []string{"ip", "-n", tor, "addr", "add", a.String() + "/32", "dev", "lo"})
 	}
+	for _, a := range append([]netip.Addr{MetadataAddr6}, Routers6...) {
+		commands = append(commands, []string{"ip", "-n", tor, "addr", "add", a.String() + "/128", "dev", "lo", "nodad"})
+	}
 	commands = append(commands, machine.InNetns(tor, "sysctl", "-qw",
 		"net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
 		// A flow keeps its next hop (addresses, protocol, ports). With policy 1 a repeated
 		// SYN may jump to a live hop, which flatters.
-		"net.ipv4.fib_multipath_hash_policy=3", "net.ipv4.fib_multipath_hash_fields=55"))
+		"net.ipv4.fib_multipath_hash_policy=3", "net.ipv4.fib_multipath_hash_fields=55",
+		"net.ipv6.conf.all.forwarding=1", "net.ipv6.fib_multipath_hash_policy=3", "net.ipv6.fib_multipath_hash_fields=55"))
 	for _, argv := range commands {
 		if _, err := machine.Output(ctx, argv...); err != nil {
 			return fmt.Errorf("top of rack: %w", err)
@@ -108,7 +112,7 @@ func (r *Rig) torUp(ctx context.Context) error {
 func (r *Rig) writeBIRD() error {
 	var conf strings.Builder
 	err := birdTemplate.Execute(&conf, map[string]any{
-		"Log": r.torFile("bird.log"), "Routers": Routers, "ServerAS": ServerAS, "RouterAS": RouterAS, "Servers": ServerRange, "Password": md5,
+		"Log": r.torFile("bird.log"), "Routers": Routers, "ServerAS": ServerAS, "RouterAS": RouterAS, "Servers": ServerRange, "Routers6": Routers6, "Servers6": ServerRange6, "Password": md5,
 	})
 	if err == nil {
 		err = os.WriteFile(r.torFile("bird.conf"), []byte(conf.String()), 0o600)
@@ -137,7 +141,7 @@ func (r *Rig) startBIRD(ctx context.Context) error {
 }
 
 func (r *Rig) startMetadata(ctx context.Context) error {
-	argv := machine.InNetns(r.torName(), r.daemon(), "metadata", netip.AddrPortFrom(MetadataAddr, 80).String(), r.metadata.Dir, r.Files())
+	argv := machine.InNetns(r.torName(), r.daemon(), "metadata", ":80", r.metadata.Dir, r.Files())
 	service, err := machine.Spawn(r.torFile("metadata.out"), argv...)
 	if err != nil {
 		return err
@@ -190,7 +194,7 @@ func (t ToR) Exec(ctx context.Context, argv ...string) (string, error) {
 // NextHops returns where the ToR's kernel sends packets for exactly this prefix,
 // sorted; none when it has no such route.
 func (t ToR) NextHops(ctx context.Context, prefix netip.Prefix) ([]netip.Addr, error) {
-	out, err := machine.Output(ctx, "ip", "-j", "-n", t.rig.torName(), "route", "show", prefix.String())
+	out, err := machine.Output(ctx, "ip", "-j", "-n", t.rig.torName(), family(prefix.Addr()), "route", "show", prefix.String())
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +203,7 @@ func (t ToR) NextHops(ctx context.Context, prefix netip.Prefix) ([]netip.Addr, e
 
 // RouterNextHops is NextHops as one of the two routers (0 or 1) learned it by BGP.
 func (t ToR) RouterNextHops(ctx context.Context, router int, prefix netip.Prefix) ([]netip.Addr, error) {
-	out, err := machine.Output(ctx, "birdc", "-r", "-s", t.rig.torFile("bird.ctl"), "show", "route", prefix.String(), "table", fmt.Sprintf("t%dv4", router+1))
+	out, err := machine.Output(ctx, "birdc", "-r", "-s", t.rig.torFile("bird.ctl"), "show", "route", prefix.String(), "table", table(router, prefix))
 	if err != nil {
 		// birdc ends with 1 and "Network not found" when there is none.
 		if strings.Contains(out, "not found") || strings.Contains(out, "not in table") {

@@ -17,7 +17,8 @@ type Node struct {
 	Name         string
 	Ready        bool
 	ControlPlane bool
-	InternalIP   string
+	InternalIPs  []string // one of each address family
+	PodCIDRs     []string
 	Version      string
 }
 
@@ -93,6 +94,7 @@ func parseNodes(b []byte) ([]Node, error) {
 				Name   string
 				Labels map[string]string
 			}
+			Spec   struct{ PodCIDRs []string }
 			Status struct {
 				Conditions []struct{ Type, Status string }
 				Addresses  []struct{ Type, Address string }
@@ -105,14 +107,14 @@ func parseNodes(b []byte) ([]Node, error) {
 	}
 	var nodes []Node
 	for _, item := range list.Items {
-		n := Node{Name: item.Metadata.Name, Version: item.Status.NodeInfo.KubeletVersion}
+		n := Node{Name: item.Metadata.Name, Version: item.Status.NodeInfo.KubeletVersion, PodCIDRs: item.Spec.PodCIDRs}
 		_, n.ControlPlane = item.Metadata.Labels["node-role.kubernetes.io/control-plane"]
 		for _, c := range item.Status.Conditions {
 			n.Ready = n.Ready || c.Type == "Ready" && c.Status == "True"
 		}
 		for _, a := range item.Status.Addresses {
-			if a.Type == "InternalIP" && n.InternalIP == "" {
-				n.InternalIP = a.Address
+			if a.Type == "InternalIP" {
+				n.InternalIPs = append(n.InternalIPs, a.Address)
 			}
 		}
 		nodes = append(nodes, n)

@@ -125,6 +125,12 @@ func (s *Server) cloudInitSeed(userData []byte) map[string][]byte {
 // ToR has the routes between them, so that nothing is masqueraded.
 func (s *Server) cni() ([]byte, error) {
 	type object = map[string]any
+	var ranges [][]object
+	var routes []object
+	for _, l := range s.Lines() {
+		ranges = append(ranges, []object{{"subnet": l.Pods.String()}})
+		routes = append(routes, object{"dst": map[string]string{"-4": "0.0.0.0/0", "-6": "::/0"}[family(l.Addr)]})
+	}
 	b, err := json.MarshalIndent(object{
 		"cniVersion": "1.0.0", "name": "rig",
 		"plugins": []object{
@@ -132,8 +138,8 @@ func (s *Server) cni() ([]byte, error) {
 				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
 				"ipam": object{
 					"type":   "host-local",
-					"ranges": [][]object{{{"subnet": s.Pods.String()}}},
-					"routes": []object{{"dst": "0.0.0.0/0"}},
+					"ranges": ranges,
+					"routes": routes,
 				},
 			},
 			{"type": "portmap", "capabilities": object{"portMappings": true}},
@@ -149,12 +155,13 @@ func (s *Server) cni() ([]byte, error) {
 func (s *Server) told(userData []byte) metadata.Server {
 	t := metadata.Server{
 		ID: s.ID, Hostname: s.Name, Tags: s.Tags, MACs: []string{s.MAC}, Switch: "00000001", UserData: string(userData),
-		BGP: []metadata.Neighbor{{CustomerAS: ServerAS, CustomerIP: s.Addr, PeerAS: RouterAS, PeerIPs: Routers, MD5: md5, Multihop: true}},
 	}
+	var private []metadata.Address
+	private, t.BGP = s.toldFamilies()
 	if s.Public.IsValid() {
 		t.Addresses = append(t.Addresses, metadata.Address{Address: netip.PrefixFrom(s.Public, 31), Gateway: s.PublicGateway, Public: true, Block: PublicRange})
 	}
-	t.Addresses = append(t.Addresses, metadata.Address{Address: netip.PrefixFrom(s.Addr, 31), Gateway: s.Gateway, Block: ServerRange})
+	t.Addresses = append(t.Addresses, private...)
 	switch s.Platform {
 	case "":
 	case metadata.Packet: // Equinix Metal and hollow-metadataservice serve the tree, too

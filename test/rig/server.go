@@ -25,8 +25,10 @@ type Server struct {
 	ID    string
 	Tags  []string
 	MAC   string
-	// Addr is the private address, in a /31 with Gateway, the ToR.
+	// Addr is the private address of the first family, in a /31 (/127) with Gateway,
+	// the ToR; Lines has all families.
 	Addr, Gateway netip.Addr
+	Stack         Stack
 	// Public is the public address, in a /31 with PublicGateway, the ToR too; invalid
 	// on servers that have none.
 	Public, PublicGateway netip.Addr
@@ -46,6 +48,7 @@ type ServerOptions struct {
 	UserData []byte   // what cloud-init and the metadata service hand out
 	// Public gives the server a public address, by which its default route leaves.
 	Public bool
+	Stack  Stack
 	// Platform is as in Server.
 	Platform string
 	// Index is the server's place in the fabric; 0: the next free one.
@@ -77,7 +80,7 @@ func (r *Rig) Add(o ServerOptions) (*Server, error) {
 			refused = fmt.Errorf("server %q has index %d; expected 1 to 250", o.Name, o.Index)
 			return
 		}
-		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags, Public: o.Public, Platform: o.Platform})
+		st.Servers = append(st.Servers, serverState{Name: o.Name, Index: o.Index, ID: serverID(st.Name, o.Name), Tags: o.Tags, Public: o.Public, Stack: o.Stack, Platform: o.Platform})
 	})
 	if err = errors.Join(refused, err); err != nil {
 		return nil, err
@@ -96,8 +99,9 @@ func serverID(rig, name string) string {
 }
 
 func (r *Rig) server(st serverState) *Server {
-	s := &Server{Name: st.Name, Index: st.Index, ID: st.ID, Tags: st.Tags, Pods: podRange(st.Index), Platform: st.Platform, rig: r}
-	s.Gateway, s.Addr = link(st.Index)
+	s := &Server{Name: st.Name, Index: st.Index, ID: st.ID, Tags: st.Tags, Stack: st.Stack, Platform: st.Platform, rig: r}
+	first := s.Lines()[0]
+	s.Gateway, s.Addr, s.Pods = first.Gateway, first.Addr, first.Pods
 	if st.Public {
 		s.PublicGateway, s.Public = publicLink(st.Index)
 	}
@@ -186,15 +190,18 @@ func (s *Server) configure(cgroups []string) error {
 			ip("netns", "add", s.machine()),
 			ip("-n", s.machine(), "link", "set", "lo", "up"),
 			ip("link", "add", veth, "netns", tor, "type", "veth", "peer", "name", "eth0", "address", s.MAC, "netns", s.machine()),
-			ip("-n", s.machine(), "addr", "add", s.Addr.String()+"/31", "dev", "eth0"),
-			ip("-n", s.machine(), "link", "set", "eth0", "up"),
-			ip("-n", tor, "addr", "add", s.Gateway.String()+"/31", "dev", veth),
 			// Routes go in while the links are up; unplugging takes those of the ToR away.
+			ip("-n", s.machine(), "link", "set", "eth0", "up"),
 			ip("-n", tor, "link", "set", veth, "up"),
-			ip("-n", tor, "route", "add", s.Pods.String(), "via", s.Addr.String()),
 		},
 		Start: s.nspawn(),
 		Env:   machine.Environment,
+	}
+	for _, l := range s.Lines() {
+		c.Wire = append(c.Wire, s.wireLine(l)...)
+		if l.Addr.Is6() {
+			c.Wire = append(c.Wire, ip("-n", s.machine(), "-6", "route", "add", "default", "via", l.Gateway.String()))
+		}
 	}
 	if s.Public.IsValid() {
 		// As providers do it: the private networks through the private gateway, and
@@ -205,7 +212,7 @@ func (s *Server) configure(cgroups []string) error {
 			ip("-n", s.machine(), "route", "add", "default", "via", s.PublicGateway.String()),
 			ip("-n", s.machine(), "route", "add", "10.0.0.0/8", "via", s.Gateway.String(), "src", s.Addr.String()),
 			ip("-n", s.machine(), "route", "add", MetadataAddr.String(), "via", s.Gateway.String(), "src", s.Addr.String()))
-	} else {
+	} else if s.Stack != IPv6 {
 		c.Wire = append(c.Wire, ip("-n", s.machine(), "route", "add", "default", "via", s.Gateway.String()))
 	}
 	if s.current().Unplugged {
@@ -360,8 +367,14 @@ func (s *Server) cable(ctx context.Context, out bool) error {
 	if _, err := machine.Output(ctx, "ip", "-n", tor, "link", "set", veth, "up"); err != nil {
 		return err
 	}
-	_, err = machine.Output(ctx, "ip", "-n", tor, "route", "replace", s.Pods.String(), "via", s.Addr.String())
-	return err
+	for _, l := range s.Lines() { // IPv6 addresses went with the link, too
+		for _, argv := range s.wireLine(l)[1:] {
+			if _, err := machine.Output(ctx, argv...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Console is the file with what the server said on its console since it was made.

@@ -31,6 +31,7 @@ type serverState struct {
 	ID         string          `json:"id"`
 	Tags       []string        `json:"tags"`
 	Public     bool            `json:"public"`
+	Stack      Stack           `json:"stack,omitempty"`
 	Platform   string          `json:"platform,omitempty"`
 	Unplugged  bool            `json:"unplugged"`
 	Supervisor machine.Process `json:"supervisor"`

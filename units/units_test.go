@@ -234,3 +234,16 @@ func TestOrderOfTheNetwork(t *testing.T) {
 		}
 	}
 }
+
+// kubeadm reset refuses every flag but --config beside it, --force too, which the
+// configuration says (seen with kubeadm 1.36.3).
+func TestResetGivesOnlyItsConfiguration(t *testing.T) {
+	text, err := units.FS.ReadFile("kubeadm-reset.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "\nExecStart=/usr/local/bin/kubeadm reset --config /run/muster/kubeadm-reset.yaml\n"
+	if !strings.Contains(string(text), want) {
+		t.Errorf("kubeadm-reset.service lacks %q:\n%s", want, text)
+	}
+}

@@ -47,7 +47,7 @@ func TestThreeControlPlanesTwoWorkers(t *testing.T) {
 }
 
 func TestOtherShapes(t *testing.T) {
-	for _, s := range []shape{{controlPlanes: 1, fetch: true}, {controlPlanes: 1, workers: 1}, {controlPlanes: 3, addons: addOns(false)}} {
+	for _, s := range []shape{{controlPlanes: 1, fetch: true}, {controlPlanes: 1, workers: 1, stack: rig.DualStack}, {controlPlanes: 3, addons: addOns(false)}} {
 		t.Run(s.String(), func(t *testing.T) {
 			c := form(t, s)
 			if s.addons != "" {
@@ -63,6 +63,9 @@ func TestOtherShapes(t *testing.T) {
 			testNextHops(t, c, s.controlPlanes)
 			testOneInit(t, c)
 			testListeners(t, c)
+			if s.stack != rig.IPv4 {
+				testFamilies(t, c, s)
+			}
 		})
 	}
 }

@@ -86,7 +86,7 @@ Exit codes: 0 done, 1 failed (do it again), 64 wrong command line, 69 the agent 
 directory does not answer, 77 refused, and a sentence says why, or not root.
 `
 
-// removeAct is what remove asks for.
+// removeAct is what remove and replace ask for.
 type removeAct struct {
 	Name string `json:"name"` // or instance
 }
@@ -112,6 +112,9 @@ func handleMembers(mux *http.ServeMux, server *bootstrap.Server) {
 			return server.Approve(ctx, yes, act.CA)
 		}
 		return server.ApproveServer(ctx, yes, act.HW)
+	})
+	handleAct(mux, actReplace, func(ctx context.Context, yes bool, act removeAct) ([]string, error) {
+		return server.Replace(ctx, yes, act.Name)
 	})
 	handleAct(mux, actRemove, func(ctx context.Context, yes bool, act removeAct) ([]string, error) {
 		return server.Remove(ctx, yes, act.Name)

@@ -127,6 +127,9 @@ func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, f
 		if row.Inst == m.Inst {
 			return row.Role, nil
 		}
+		if row.Name == m.Name {
+			return member.NoRole, fmt.Errorf("the node name is taken by %s", row.Inst)
+		}
 		if row.Role == member.ControlPlane {
 			planes++
 		}

@@ -176,6 +176,11 @@ type Kubernetes interface {
 	// Promoted says whether the etcd of this node votes; until then no other
 	// control plane can join.
 	Promoted(ctx context.Context, node string) (bool, error)
+	// EtcdMembers asks each member for its health too; RemoveEtcdMember and DeleteNode
+	// of one that is gone do nothing.
+	EtcdMembers(ctx context.Context) ([]plan.EtcdMember, error)
+	RemoveEtcdMember(ctx context.Context, id uint64) error
+	DeleteNode(ctx context.Context, name string) error
 	// Initialised and Joined say whether it has been done on this disk.
 	Initialised() bool
 	Joined() bool

@@ -44,6 +44,7 @@ type world struct {
 	book          book
 	applying      []string // who is there to apply the add-ons
 	addonsSlow    bool
+	graves        graves
 	removed       string // instance that was removed from the directory
 }
 
@@ -488,6 +489,7 @@ func (s *testServer) Init(ctx context.Context, _ plan.Node) error {
 	defer s.world.mu.Unlock()
 	s.world.inits = append(s.world.inits, s.name)
 	s.journal["init"] = "done"
+	s.promoted = true
 	s.setHealthy(true)
 	return nil
 }

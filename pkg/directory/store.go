@@ -162,7 +162,7 @@ func claimed(rows []row, c Claim) (member.Role, error) {
 		if r.Name == c.Name {
 			hint := "two servers have the same hostname: change one"
 			if r.HW == c.HW {
-				hint = "the same hardware was installed anew and the row of its former life is kept: `bootstrap remove` on a control plane takes that away, or give the server another hostname"
+				hint = "the same hardware was installed anew and the row of its former life is kept: `bootstrap replace` on a control plane gives it that place, or give the server another hostname"
 			}
 			return member.NoRole, fmt.Errorf("%w: %q belongs to instance %s at %s; %s", ErrNameTaken, c.Name, r.Inst, r.Address, hint)
 		}

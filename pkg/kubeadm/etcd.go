@@ -1,19 +1,17 @@
 package kubeadm
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/mustermetal/muster/pkg/layout"
 )
@@ -23,8 +21,11 @@ import (
 // path is that of etcd's JSON gateway (etcd 3.5 to 3.7).
 func etcdURL(apiServer netip.AddrPort) string {
 	const clientPort = 2379
-	return "https://" + netip.AddrPortFrom(apiServer.Addr(), clientPort).String() + "/v3/cluster/member/list"
+	return "https://" + netip.AddrPortFrom(apiServer.Addr(), clientPort).String() + memberList
 }
+
+// memberList is the gateway's path for the list of members.
+const memberList = "/v3/cluster/member/list"
 
 // Promoted says whether the etcd of this node votes. Until it does, it is a
 // learner, and etcd takes no second one: no other control plane can join.
@@ -42,27 +43,12 @@ func (k *Kubeadm) Promoted(ctx context.Context, node string) (bool, error) {
 }
 
 func promoted(ctx context.Context, client *http.Client, url, node string) (bool, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader([]byte("{}")))
-	if err != nil {
-		return false, fmt.Errorf("asking etcd for its members: %w", err)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return false, fmt.Errorf("asking etcd for its members: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
-	if err != nil {
-		return false, fmt.Errorf("reading etcd's members: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return false, fmt.Errorf("etcd answered %s to a question for its members", response.Status)
-	}
 	var list struct {
 		Members []etcdMember `json:"members"`
 	}
-	if err := json.Unmarshal(body, &list); err != nil {
-		return false, fmt.Errorf("reading etcd's members: %w", err)
+	g := etcdGateway{client: client, base: strings.TrimSuffix(url, memberList)}
+	if err := g.ask(ctx, memberList, struct{}{}, &list); err != nil {
+		return false, err
 	}
 	return slices.Contains(list.Members, etcdMember{Name: node}), nil
 }

@@ -1,0 +1,172 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/plan"
+)
+
+// graves are the former lives of servers, which etcd still knows, and what left
+// etcd and Kubernetes.
+type graves struct {
+	buried   []*testServer
+	departed []string
+}
+
+// reborn gives a server that is off another life under the same name, address and
+// hardware.
+func (w *world) reborn(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.named(name)
+	delete(w.servers, old.inst)
+	w.graves.buried = append(w.graves.buried, old)
+	i := int(old.address.As4()[3] / 2)
+	w.add(name, i)
+	s := w.named(name)
+	delete(w.servers, s.inst)
+	s.inst = fmt.Sprintf("%032x", 900+i)
+	s.key += "-anew"
+	s.state, _, _ = election.Settle(nil, election.FromSpec(w.cluster.Spec), s.state.Hardware, s.inst)
+	w.servers[s.inst] = s
+}
+
+// etcdVoters are the servers whose etcd votes, living and dead.
+func (w *world) etcdVoters() []*testServer {
+	all := slices.Clone(w.graves.buried)
+	for _, s := range w.servers {
+		all = append(all, s)
+	}
+	all = slices.DeleteFunc(all, func(s *testServer) bool { return !s.promoted })
+	slices.SortFunc(all, func(a, b *testServer) int { return strings.Compare(a.inst, b.inst) })
+	return all
+}
+
+func (s *testServer) EtcdMembers(context.Context) ([]plan.EtcdMember, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	var out []plan.EtcdMember
+	for _, x := range s.world.etcdVoters() {
+		out = append(out, plan.EtcdMember{ID: uint64(x.address.As4()[3]), Name: x.name, Address: x.address, Healthy: x.running})
+	}
+	return out, nil
+}
+
+func (s *testServer) RemoveEtcdMember(_ context.Context, id uint64) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	for _, x := range s.world.etcdVoters() {
+		if uint64(x.address.As4()[3]) == id {
+			x.promoted = false
+			s.world.graves.departed = append(s.world.graves.departed, "etcd of "+x.name)
+		}
+	}
+	return nil
+}
+
+func (s *testServer) DeleteNode(_ context.Context, name string) error {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	s.world.graves.departed = append(s.world.graves.departed, "node "+name)
+	return nil
+}
+
+// A server that was wiped waits for its name, and gets it back when an operator
+// replaces its former life: any control plane, the first one too, and a worker.
+func TestReplace(t *testing.T) {
+	for _, c := range []struct {
+		who  string // first, another control plane, or a worker
+		pick func(w *world, name string) bool
+	}{
+		{"the first control plane", func(w *world, name string) bool { return name == w.inits[0] }},
+		{"another control plane", func(w *world, name string) bool { return name[0] == 'c' && name != w.inits[0] }},
+		{"a worker", func(_ *world, name string) bool { return name == "w1" }},
+	} {
+		t.Run(c.who, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, 1)
+				defer w.shutdown()
+				all := []string{"cp1", "cp2", "cp3", "w1"}
+				for _, name := range all {
+					w.boot(name)
+				}
+				w.formed(5*time.Minute, all...)
+				victim := all[slices.IndexFunc(all, func(n string) bool { return c.pick(w, n) })]
+				others := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == victim })
+				operator := w.named(others[0]).server
+				replace := func(yes bool) (string, error) {
+					told, err := operator.Replace(t.Context(), yes, victim)
+					return strings.Join(told, "\n"), err
+				}
+				if _, err := replace(true); !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), "is in sight") {
+					t.Fatalf("while it runs: %v", err)
+				}
+				w.powerOff(victim)
+				w.reborn(victim)
+				w.boot(victim)
+				w.until(5*time.Minute, "the new one to wait for its name", func() error {
+					if st := w.named(victim).agent().board.read(); !strings.Contains(st.Problem, "name is taken") {
+						return fmt.Errorf("it says %+v", st)
+					}
+					return nil
+				})
+				told, err := replace(false)
+				if err != nil || !strings.Contains(told, "loses its node in Kubernetes") || strings.Contains(told, "2 voters are left") != (victim[0] == 'c') {
+					t.Errorf("the plan: %v\n%s", err, told)
+				}
+				if len(w.graves.departed) > 0 {
+					t.Fatalf("the plan did %q", w.graves.departed)
+				}
+				if _, err := replace(true); err != nil {
+					t.Fatal(err)
+				}
+				want := []string{"node " + victim}
+				if victim[0] == 'c' {
+					want = []string{"etcd of " + victim, "node " + victim}
+				}
+				if diff := cmp.Diff(want, w.graves.departed); diff != "" {
+					t.Errorf("what left (-want +got):\n%s", diff)
+				}
+				w.formed(5*time.Minute, all...)
+				if planes, workers := w.roles(); planes != 3 || workers != 1 {
+					t.Errorf("%d control planes and %d workers, expected 3 and 1", planes, workers)
+				}
+				if len(w.inits) != 1 {
+					t.Errorf("kubeadm init ran on %q", w.inits)
+				}
+			})
+		})
+	}
+}
+
+// With another control plane off, etcd would lose its majority.
+func TestReplaceKeepsEtcd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 1)
+		defer w.shutdown()
+		for _, name := range []string{"cp1", "cp2", "cp3", "w1"} {
+			w.boot(name)
+		}
+		w.formed(5*time.Minute, "cp1", "cp2", "cp3", "w1")
+		w.powerOff("cp2")
+		w.powerOff("cp3")
+		_, err := w.named("cp1").server.Replace(t.Context(), true, "cp3")
+		if !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), "1 are healthy and 2 are needed; start first: cp2") {
+			t.Errorf("%v, expected a refusal for etcd's sake", err)
+		}
+		if len(w.graves.departed) > 0 {
+			t.Errorf("%q left", w.graves.departed)
+		}
+	})
+}

@@ -102,7 +102,8 @@ func (w *world) wantOneCluster(t *testing.T, leads string, back bool) {
 		pass(30 * time.Minute)
 		after, joins := w.ledger()
 		if !slices.Equal(before, after) || len(joins) > 0 {
-			t.Errorf("without an operator %v initialised after %v, %v joined", after, before, joins)
+			leader, _, _ := w.named("cp1").state.Leader()
+			t.Errorf("without an operator %v initialised after %v, %v joined; %s leads by the disk of cp1", after, before, joins, leader.Name)
 		}
 		return
 	}

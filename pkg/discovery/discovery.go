@@ -27,7 +27,7 @@ type Way interface {
 	Name() string
 	// Pace says how long one attempt may take and how long to wait for the next.
 	Pace() Pace
-	// Find makes one attempt: found hears of each address as it comes.
+	// Find makes one attempt: found hears of each address as it comes, of several at once.
 	Find(ctx context.Context, found func(netip.Addr)) error
 }
 

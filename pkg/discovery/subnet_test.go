@@ -3,6 +3,7 @@ package discovery
 import (
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,12 +74,18 @@ func TestSweep(t *testing.T) {
 		c := newCrowd("10.99.14.9", "10.99.14.200", "10.99.15.255")
 		settled := false
 		s := Subnet{Range: "10.99.0.0/20", Self: at("10.99.14.9"), Gossip: c, Settled: func() bool { return settled }}
+		var mu sync.Mutex // addresses are asked side by side
 		var found []netip.Addr
 		sweep := func() ([]netip.Addr, time.Duration) {
 			t.Helper()
 			began, before := time.Now(), c.count()
 			found = nil
-			if err := s.Find(t.Context(), func(a netip.Addr) { found = append(found, a) }); err != nil {
+			err := s.Find(t.Context(), func(a netip.Addr) {
+				mu.Lock()
+				defer mu.Unlock()
+				found = append(found, a)
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 			return c.asked[before:], time.Since(began).Round(time.Second)

@@ -21,8 +21,9 @@ type Kubectl struct {
 	CacheDir   string // for what the API server can do
 }
 
-// outputs asks kubectl for one line an object.
-const outputs = `{{.apiVersion}}{{"\t"}}{{.kind}}{{"\t"}}{{with .metadata.namespace}}{{.}}{{end}}{{"\t"}}{{.metadata.name}}{{"\n"}}`
+// outputs asks kubectl for one line an object. Several objects it prints as one List.
+const outputs = `{{define "object"}}{{.apiVersion}}{{"\t"}}{{.kind}}{{"\t"}}{{with .metadata.namespace}}{{.}}{{end}}{{"\t"}}{{.metadata.name}}{{"\n"}}{{end}}` +
+	`{{if eq .kind "List"}}{{range .items}}{{template "object" .}}{{end}}{{else}}{{template "object" .}}{{end}}`
 
 // Time limits of kubectl: of one call to the API server, and of one run.
 const (

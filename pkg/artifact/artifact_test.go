@@ -304,3 +304,36 @@ func TestOpen(t *testing.T) {
 		}
 	}
 }
+
+// TestWholePart: the power went after the last byte and before the file had its
+// name. What is left of a whole file no mirror can send.
+func TestWholePart(t *testing.T) {
+	body := bytes.Repeat([]byte("kubelet"), 1000)
+	for _, c := range []struct {
+		name  string
+		part  []byte
+		asked int
+	}{
+		{"it came whole", body, 0},
+		{"the disk has zeros in its place", make([]byte, len(body)), 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := serveFiles(t, map[string][]byte{"/kubelet": body})
+			s := newStore(t)
+			p := pin("kubelet", body, m.URL+"/kubelet")
+			path := s.path(sumOf(body))
+			if err := errors.Join(os.MkdirAll(s.Dir, 0o700), os.WriteFile(path+partial, c.part, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Fetch(t.Context(), []cluster.Pin{p}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("cached %d bytes, %v", len(got), err)
+			}
+			if len(m.asked) != c.asked {
+				t.Errorf("the mirror was asked %d times, expected %d", len(m.asked), c.asked)
+			}
+		})
+	}
+}

@@ -20,10 +20,11 @@ type Life struct {
 	Removed bool            // the cluster took this instance out
 }
 
-// counted says that the cluster counts on the node of this server.
+// counted says that the cluster counts on the node of this server. A cluster file
+// that tells no cluster, because it is gone or cannot be read, tells no other one.
 func (l Life) counted() bool {
 	s := l.State
-	return s != nil && s.SpecID == l.Config.SpecID && s.IsSealed() && l.Made && !l.Removed && !slices.Contains(s.VoidCAs(), l.CAHash)
+	return s != nil && (s.SpecID == l.Config.SpecID || l.Config.SpecID == "") && s.IsSealed() && l.Made && !l.Removed && !slices.Contains(s.VoidCAs(), l.CAHash)
 }
 
 // WeighReset says what a reset of this server risks, in sentences. The error, of

@@ -57,3 +57,16 @@ func TestWeighReset(t *testing.T) {
 		})
 	}
 }
+
+// A cluster file that is gone or cannot be read makes no server free to go.
+func TestWeighResetWithoutClusterFile(t *testing.T) {
+	for _, role := range []member.Role{member.ControlPlane, member.Worker} {
+		life := Life{
+			State: &election.State{SpecID: "5b0c", Sealed: election.Sealed{CAHash: "sha256:good"}}, Config: election.Config{},
+			Role: role, Made: true, CAHash: "sha256:good",
+		}
+		if danger, err := WeighReset(life, false); !errors.Is(err, agent.ErrRefused) || len(danger) == 0 {
+			t.Errorf("a %s: %q, %v; expected a refusal", role, danger, err)
+		}
+	}
+}

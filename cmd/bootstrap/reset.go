@@ -288,7 +288,8 @@ func (r reset) path(name string) string { return filepath.Join(r.root, name) }
 
 // life reads what this server's disk says of its part in the cluster.
 func (r reset) life(c cluster.Cluster) (bootstrap.Life, error) {
-	l := bootstrap.Life{Config: election.FromSpec(c.Spec), CAHash: kubeadm.Look(r.root, time.Now()).CAHash}
+	traces := kubeadm.Look(r.root, time.Now())
+	l := bootstrap.Life{Config: election.FromSpec(c.Spec), CAHash: traces.CAHash, Etcd: traces.EtcdData}
 	found, err := durable.Read(r.path(layout.Elect))
 	if err != nil {
 		return l, err

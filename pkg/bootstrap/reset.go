@@ -18,13 +18,18 @@ type Life struct {
 	Made    bool            // the journal says that kubeadm has made a node here
 	CAHash  string          // of /etc/kubernetes/pki/ca.crt, "" where there is none
 	Removed bool            // the cluster took this instance out
+	Etcd    bool            // etcd's data are here, also of a join that has not ended: etcd may count its vote
 }
 
 // counted says that the cluster counts on the node of this server. A cluster file
 // that tells no cluster, because it is gone or cannot be read, tells no other one.
 func (l Life) counted() bool {
 	s := l.State
-	return s != nil && (s.SpecID == l.Config.SpecID || l.Config.SpecID == "") && s.IsSealed() && l.Made && !l.Removed && !slices.Contains(s.VoidCAs(), l.CAHash)
+	if s == nil || s.SpecID != l.Config.SpecID && l.Config.SpecID != "" {
+		return false
+	}
+	made := l.Made || l.Etcd && l.CAHash == s.Sealed.CAHash
+	return s.IsSealed() && made && !l.Removed && !slices.Contains(s.VoidCAs(), l.CAHash)
 }
 
 // WeighReset says what a reset of this server risks, in sentences. The error, of
@@ -32,7 +37,7 @@ func (l Life) counted() bool {
 func WeighReset(l Life, force bool) (danger []string, err error) {
 	s := l.State
 	switch {
-	case l.counted() && l.Role == member.ControlPlane:
+	case l.counted() && l.Role != member.Worker:
 		err = fmt.Errorf("%w: this server is a control plane of the formed cluster, which counts on its etcd; if the cluster gave it up already, or is to be destroyed: bootstrap reset --force", agent.ErrRefused)
 		danger = append(danger, "DANGER: its etcd leaves the others only if its API server still answers. If not, a member that never comes back is left, and one server more that is off may stop the cluster.",
 			"DANGER: if it is the only control plane, the cluster is lost for good.")

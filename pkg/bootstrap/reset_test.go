@@ -36,6 +36,8 @@ func TestWeighReset(t *testing.T) {
 		{"it voted", Life{State: state(func(s *election.State) { s.Slots = []election.Slot{{}} })}, "", "With 5 servers and a quorum of 4, more than 2 that were reset"},
 		{"it holds GO", Life{State: state(goes)}, "bootstrap supersede on another", "until an operator supersedes"},
 		{"sealed and not joined yet", Life{State: state(sealed), Role: member.Worker}, "", ""},
+		{"a join that has not ended, and etcd may count its vote", Life{State: state(sealed), Role: member.ControlPlane, CAHash: ca, Etcd: true}, "counts on its etcd", "a member that never comes back"},
+		{"etcd's data of another CA", Life{State: state(sealed), CAHash: "sha256:other", Etcd: true}, "", ""},
 		{"a worker", Life{State: state(sealed), Role: member.Worker, Made: true, CAHash: ca}, "drain and delete its node", "its pods end"},
 		{"a control plane", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca}, "counts on its etcd", "the cluster is lost for good"},
 		{"removed", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca, Removed: true}, "", ""},

@@ -163,11 +163,11 @@ func (f fakeDirectory) Approve(_ context.Context, hw string) error {
 	return err
 }
 
-func (f fakeDirectory) Remove(_ context.Context, name string, do bool) (member.Removal, error) {
+func (f fakeDirectory) Remove(_ context.Context, who string, do bool) (member.Removal, error) {
 	w, end, err := f.open()
 	defer end()
 	for i, row := range w.rows {
-		if err != nil || row.Name != name {
+		if err != nil || row.Name != who && row.Inst != who {
 			continue
 		}
 		out := member.Removal{Role: row.Role, Member: member.Revoked{Inst: row.Inst, HW: row.HW, Name: row.Name, Address: row.Address}}

@@ -54,7 +54,7 @@ func (s *Server) Replace(ctx context.Context, yes bool, name string) ([]string, 
 			return nil, err
 		}
 	}
-	_, err = db.Remove(ctx, name, true)
+	_, err = db.Remove(ctx, m.Inst, true) // by now the name may be its successor's
 	return told, err
 }
 
@@ -65,6 +65,9 @@ func (s *Server) etcdWithout(ctx context.Context, m member.Revoked) (plan.EtcdMe
 		return plan.EtcdMember{}, 0, false, fmt.Errorf("the members of etcd are not known here: %w: %w", err, agent.ErrNotReady)
 	}
 	etcd, voters, found, err := plan.LeaveEtcd(members, m.Name, m.Address)
+	if etcd.Healthy { // gossip alone may be cut
+		return etcd, voters, found, fmt.Errorf("%w: the etcd of %s (%s) answers: it is not gone; power it off first", agent.ErrRefused, m.Name, m.Address)
+	}
 	if errors.Is(err, plan.ErrEtcdQuorum) {
 		err = fmt.Errorf("%w: %w", agent.ErrRefused, err)
 	}

@@ -47,6 +47,9 @@ func (p platform) Device(ctx context.Context, report func(error)) (device.Device
 	if err != nil {
 		p.log.Warn("metadata", "error", err)
 	}
+	if old != nil && p.foreign(*old) {
+		old = nil
+	}
 	machine := p.machine
 	if old != nil {
 		machine.Last = old.Platform
@@ -74,6 +77,20 @@ func (p platform) Device(ctx context.Context, report func(error)) (device.Device
 		return *old, nil
 	}
 	return d, err
+}
+
+// foreign says that the copy came with another machine's disk: with its name and its
+// addresses two servers would be one.
+func (p platform) foreign(d device.Device) bool {
+	facts, err := p.machine.Facts()
+	if err != nil {
+		return false // nothing is known against it
+	}
+	if err := d.Describes(facts.Hardware); err != nil {
+		p.log.Warn("metadata: the copy from an earlier boot is not used", "error", err)
+		return true
+	}
+	return false
 }
 
 func (p platform) store(d device.Device) error {

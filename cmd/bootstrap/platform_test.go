@@ -151,6 +151,26 @@ func TestPlatformDamagedCopy(t *testing.T) {
 	}
 }
 
+// TestPlatformClone: a disk that was copied to another machine brings the copy of the
+// metadata along, and the service is down.
+func TestPlatformClone(t *testing.T) {
+	service := newMetadataService(t)
+	whole := document(t)
+	service.give(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(whole) })
+	p := platform{file: filepath.Join(t.TempDir(), "device.json"), patience: time.Second, machine: owner(), log: slog.New(slog.DiscardHandler)}
+	p.cluster.Spec = cluster.Spec{Platform: cluster.PlatformPacket, MetadataSource: cluster.MetadataSource{URL: service.URL, Deadline: time.Second}}
+	if _, err := p.Device(t.Context(), func(error) {}); err != nil {
+		t.Fatal(err)
+	}
+	service.give(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "down", http.StatusBadGateway) })
+	p.machine.Facts = func() (metadata.Facts, error) {
+		return metadata.Facts{Hardware: device.Hardware{MACs: []string{"68:05:ca:00:00:01"}}}, nil
+	}
+	if d, err := p.Device(t.Context(), func(error) {}); err == nil || !strings.Contains(err.Error(), "no usable metadata within") {
+		t.Errorf("another machine is taken for %s: %v", d.Hostname, err)
+	}
+}
+
 // TestPlatformFullDisk: a formed node comes back although no newer copy can be
 // kept; the first boot says that it cannot.
 func TestPlatformFullDisk(t *testing.T) {

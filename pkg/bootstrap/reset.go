@@ -51,6 +51,9 @@ func WeighReset(l Life, force bool) (danger []string, err error) {
 	if err != nil && force {
 		err = nil
 	}
+	if s != nil && s.IsSealed() && s.SpecID != l.Config.SpecID && l.Config.SpecID != "" && (l.Made || l.Etcd) && !l.Removed {
+		danger = append(danger, fmt.Sprintf("DANGER: it was a node of another formed cluster, %s. If that one still runs, it counts on this server: take it out there first.", s.SpecID))
+	}
 	if s != nil && !s.IsSealed() && len(s.Slots) > 0 {
 		c := l.Config
 		danger = append(danger, fmt.Sprintf("DANGER: its votes are lost, and it votes again as a new instance. With %d servers and a quorum of %d, more than %d that were reset, reinstalled or are one too many could make two clusters.", c.N, c.Q, max(2*c.Q-c.N-1, 0)))

@@ -41,7 +41,7 @@ func TestWeighReset(t *testing.T) {
 		{"a worker", Life{State: state(sealed), Role: member.Worker, Made: true, CAHash: ca}, "drain and delete its node", "its pods end"},
 		{"a control plane", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca}, "counts on its etcd", "the cluster is lost for good"},
 		{"removed", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca, Removed: true}, "", ""},
-		{"of another cluster", Life{State: state(func(s *election.State) { sealed(s); s.SpecID = "other" }), Role: member.ControlPlane, Made: true, CAHash: ca}, "", ""},
+		{"of another cluster", Life{State: state(func(s *election.State) { sealed(s); s.SpecID = "other" }), Role: member.ControlPlane, Made: true, CAHash: ca}, "", "a node of another formed cluster, other"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.life.Config = config

@@ -86,7 +86,12 @@ func ask(ctx context.Context, s streams, argv []string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var out bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, &out, s.err
-	if err := cmd.Run(); ctx.Err() != nil {
+	cmd.WaitDelay = time.Second // an agent that the store left running holds its output open
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // the store itself has ended well
+	}
+	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", argv[0], context.Cause(ctx))
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", argv[0], err)

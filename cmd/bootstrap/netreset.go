@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/announce"
@@ -105,6 +106,11 @@ func (r netReset) takeOff(ctx context.Context, reconciler *network.Reconciler, h
 	if err := r.withdraw(ctx, have); err != nil {
 		return err
 	}
+	return r.clear(ctx, reconciler, have)
+}
+
+// clear removes addresses, routes and the firewall, once nothing is announced.
+func (r netReset) clear(ctx context.Context, reconciler *network.Reconciler, have ours) error {
 	if err := reconciler.Apply(ctx, plan.Network{}); err != nil {
 		return fmt.Errorf("removing addresses and routes: %w", err)
 	}
@@ -124,7 +130,9 @@ type ours struct {
 	left                     netip.Prefix     // kube-vip put it on lo, and would leave it there
 }
 
-func (o ours) lines() []string {
+func (o ours) lines() []string { return slices.Concat(o.withdrawn(), o.cleared()) }
+
+func (o ours) withdrawn() []string {
 	var out []string
 	if o.speaks {
 		out = append(out, fmt.Sprintf("stop %s, which withdraws what it announces", layout.UnitAnnounce))
@@ -132,6 +140,11 @@ func (o ours) lines() []string {
 	if o.kubeVIP {
 		out = append(out, "take away the pod of kube-vip, which withdraws what it announces")
 	}
+	return out
+}
+
+func (o ours) cleared() []string {
+	var out []string
 	for _, c := range o.changes {
 		out = append(out, c.String())
 	}

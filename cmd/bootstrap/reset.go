@@ -109,7 +109,7 @@ func (r reset) run(ctx context.Context, c cluster.Cluster, stdout, stderr io.Wri
 	if err != nil {
 		return err
 	}
-	lines := slices.Concat(found.unitLines(), have.lines(), found.diskLines())
+	lines := slices.Concat(found.unitLines(), have.withdrawn(), found.nodeLines(), have.cleared(), found.diskLines())
 	if len(lines) == 0 {
 		fmt.Fprintln(stdout, "Nothing of a former life is here.")
 		return nil
@@ -125,7 +125,15 @@ func (r reset) run(ctx context.Context, c cluster.Cluster, stdout, stderr io.Wri
 	if err := r.stop(ctx, resetFirst); err != nil {
 		return err
 	}
-	if err := r.net.takeOff(ctx, reconciler, have); err != nil {
+	if err := r.net.withdraw(ctx, have); err != nil {
+		return err
+	}
+	// While the Elastic IP is still on lo: kubeadm asks the API server there which
+	// member of etcd it has to take out. Without an answer it leaves a dead one behind.
+	if err := r.leave(ctx, found); err != nil {
+		return err
+	}
+	if err := r.net.clear(ctx, reconciler, have); err != nil {
 		return err
 	}
 	if err := r.clear(ctx, found); err != nil {
@@ -218,11 +226,15 @@ func (f remains) unitLines() []string {
 	return out
 }
 
+func (f remains) nodeLines() []string {
+	if !f.node {
+		return nil
+	}
+	return []string{"run kubeadm reset, which ends the pods and, where its API server answers, takes this server's etcd out of the cluster's"}
+}
+
 func (f remains) diskLines() []string {
 	var out []string
-	if f.node {
-		out = append(out, "run kubeadm reset, which ends the pods and, where its API server answers, takes this server's etcd out of the cluster's")
-	}
 	for _, dir := range f.full {
 		out = append(out, "empty "+dir)
 	}
@@ -235,20 +247,23 @@ func (f remains) diskLines() []string {
 	return out
 }
 
+// leave has kubeadm end the node.
+func (r reset) leave(ctx context.Context, found remains) error {
+	if !found.node {
+		return nil
+	}
+	permission, err := kubeadm.ResetConfig()
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(r.path(layout.ResetConfig), permission, 0o600); err != nil {
+		return err
+	}
+	return r.units.Start(ctx, layout.UnitKubeadmReset)
+}
+
 // clear removes what was found. It is cut off anywhere and begun again.
 func (r reset) clear(ctx context.Context, found remains) error {
-	if found.node {
-		permission, err := kubeadm.ResetConfig()
-		if err != nil {
-			return err
-		}
-		if err := durable.WriteFile(r.path(layout.ResetConfig), permission, 0o600); err != nil {
-			return err
-		}
-		if err := r.units.Start(ctx, layout.UnitKubeadmReset); err != nil {
-			return err
-		}
-	}
 	if err := r.stop(ctx, resetLast); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func CheckInit(t Traces) error {
 			"remove /etc/kubernetes/pki and let muster.service lay the right one", t.CAHash, leader.CAHash)
 	case t.AdminConf && !t.InitStarted:
 		return errors.New("/etc/kubernetes/admin.conf is here, but the journal knows of no kubeadm init by muster: " +
-			"something else made a cluster on this server; run bootstrap reset --yes, or keep that cluster and take this server off the list")
+			"something else made a cluster on this server; run kubeadm reset, or keep that cluster and take this server off the list")
 	case t.OtherCA:
 		return fmt.Errorf("the endpoint %s answers with the certificate of another CA: a cluster is there already; "+
 			"find it before anything else (openssl s_client -connect %s)", t.Endpoint, t.Endpoint)

@@ -118,7 +118,7 @@ func TestCheckInit(t *testing.T) {
 				"remove /etc/kubernetes/pki and let muster.service lay the right one"},
 		{"a cluster made by hand", chosen(func(t *Traces) { t.AdminConf = true }),
 			"/etc/kubernetes/admin.conf is here, but the journal knows of no kubeadm init by muster: something else made a cluster on this server; " +
-				"run bootstrap reset --yes, or keep that cluster and take this server off the list"},
+				"run kubeadm reset, or keep that cluster and take this server off the list"},
 		{"another cluster at the endpoint", chosen(func(t *Traces) { t.OtherCA = true }),
 			"the endpoint 147.75.194.92:6443 answers with the certificate of another CA: a cluster is there already; " +
 				"find it before anything else (openssl s_client -connect 147.75.194.92:6443)"},

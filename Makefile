@@ -50,12 +50,12 @@ test: build ## vet and test everything that needs no servers
 	echo "make test: go test -race" >&2
 	env -u CGO_CFLAGS -u CGO_LDFLAGS -u CC GOFLAGS= CGO_ENABLED=1 go test -race -timeout 5m $(RACE)
 
-# Package, function and inputs of each fuzz test: some 90 s on two cores. A count,
+# Package, function and inputs of each fuzz test: some 70 s on two cores. A count,
 # because go test calls it a failure now and then when time runs out within an
 # input. Their seeds run with every go test.
 FUZZ := election/FuzzDecodeState/150000 election/FuzzDecodeMessage/150000 durable/FuzzJudge/40000 shape/FuzzShapes/80000 cluster/FuzzParse/150000 userdata/FuzzParse/60000 discovery/FuzzDevices/40000 discovery/FuzzAnswer/40000
 
-fuzz: go ## fuzz the fence's state and messages, side by side
+fuzz: go ## fuzz what comes from outside and from disk, side by side
 	pids=()
 	for f in $(FUZZ); do
 		IFS=/ read -r package name inputs <<< "$$f"

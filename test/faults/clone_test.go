@@ -107,7 +107,7 @@ func TestWipe(t *testing.T) {
 		r.must(r.by["w2"].Wipe(r.ctx))
 		r.on("w2")
 		r.formed("cp1", "w1")
-		r.said("w2", "the node name is taken", "bootstrap remove")
+		r.said("w2", "the node name is taken", "bootstrap replace")
 		r.operate("cp1", "bootstrap", "remove", "w2", "--yes")
 		r.formed()
 	})

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -108,7 +109,23 @@ func TestWipe(t *testing.T) {
 		r.on("w2")
 		r.formed("cp1", "w1")
 		r.said("w2", "the node name is taken", "bootstrap replace")
-		r.operate("cp1", "bootstrap", "remove", "w2", "--yes")
+		r.replaced("cp1", "w2")
 		r.formed()
 	})
+}
+
+// replaced gives the place of a server that is gone to the one of its name, once
+// gossip has forgotten its former life.
+func (r *trial) replaced(on, name string) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, patience)
+	defer cancel()
+	var refused error
+	err := poll(ctx, func() bool {
+		_, refused = r.by[on].Exec(ctx, "bootstrap", "replace", name, "--yes")
+		return refused == nil
+	})
+	if err != nil {
+		r.Fatalf("%s is not replaced: %v", name, refused)
+	}
 }

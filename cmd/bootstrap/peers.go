@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/mustermetal/muster/pkg/bootstrap"
-	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 )
 
@@ -43,28 +41,7 @@ type peerList struct {
 
 func peersCommand(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("peers", peersHelp, stdout)
-	output := flags.String("o", "table", "the `format`: table or json")
-	socket := flags.String("socket", layout.Socket, "the `path` of the agent's socket")
-	if err := flags.parse(args); err != nil {
-		return err
-	}
-	if *output != "table" && *output != "json" {
-		return flags.wrong(fmt.Errorf("-o %q: expected table or json", *output))
-	}
-	list, err := readPeers(ctx, *socket)
-	var coded exitError
-	if err != nil && !errors.As(err, &coded) {
-		err = exitError{exitUnavailable, err}
-	}
-	if err != nil {
-		return err
-	}
-	if *output == "json" {
-		enc := json.NewEncoder(stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list)
-	}
-	return writePeers(stdout, list)
+	return answer(ctx, flags, args, stdout, readPeers, writePeers)
 }
 
 // handlePeers serves the list on the socket.

@@ -35,6 +35,12 @@ type serverList struct {
 
 func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := newFlags("status", statusHelp, stdout)
+	return answer(ctx, flags, args, stdout, readStatus, func(w io.Writer, list serverList) error { return writeTable(w, list.Servers) })
+}
+
+// answer is a command that prints what the agent tells on its socket.
+func answer[T any](ctx context.Context, flags flagSet, args []string, stdout io.Writer,
+	read func(ctx context.Context, socket string) (T, error), table func(io.Writer, T) error) error {
 	output := flags.String("o", "table", "the `format`: table or json")
 	socket := flags.String("socket", layout.Socket, "the `path` of the agent's socket")
 	if err := flags.parse(args); err != nil {
@@ -43,7 +49,7 @@ func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	if *output != "table" && *output != "json" {
 		return flags.wrong(fmt.Errorf("-o %q: expected table or json", *output))
 	}
-	list, err := readStatus(ctx, *socket)
+	list, err := read(ctx, *socket)
 	var coded exitError
 	if err != nil && !errors.As(err, &coded) {
 		err = exitError{exitUnavailable, err}
@@ -56,7 +62,7 @@ func statusCommand(ctx context.Context, args []string, stdout, _ io.Writer) erro
 		enc.SetIndent("", "  ")
 		return enc.Encode(list)
 	}
-	return writeTable(stdout, list.Servers)
+	return table(stdout, list)
 }
 
 func readStatus(ctx context.Context, socket string) (serverList, error) {

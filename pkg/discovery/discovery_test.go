@@ -45,7 +45,7 @@ func newCrowd(answers ...string) *crowd {
 
 // Ask takes as long as an answer that does not come.
 func (c *crowd) Ask(a netip.Addr) bool {
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond) // virtual: synctest
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = append(c.asked, a)
@@ -125,7 +125,7 @@ func TestSearch(t *testing.T) {
 			Static(addrs("10.0.0.1", "10.0.0.2", "10.0.0.4")),
 			&scripted{name: "dns a", pace: often, tries: []any{errors.New("no such name"), addrs("10.0.0.2", "::ffff:10.0.0.3", "127.0.0.1", "224.0.0.1", "0.0.0.0")}},
 			&scripted{name: "hangs", pace: often})
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) // virtual: synctest
 		report := s.Report()
 		if w := report.Ways[1]; w.Problem != "no such name" || w.Found != 0 || w.Tried.IsZero() {
 			t.Errorf("after the failure: %+v", w)
@@ -133,7 +133,7 @@ func TestSearch(t *testing.T) {
 		if w := report.Ways[2]; w.Problem != context.DeadlineExceeded.Error() {
 			t.Errorf("a way that hangs: %+v", w)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(30 * time.Second) // virtual: synctest
 		report = s.Report()
 		for i := range report.Found {
 			f := &report.Found[i]

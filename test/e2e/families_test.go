@@ -104,15 +104,11 @@ func testFamiliesOfPods(t *testing.T, c *formation) {
 	services := addresses("kube-system", "service/families", "{.spec.clusterIPs[*]}", count)
 	for _, s := range c.servers {
 		for _, ip := range pods {
-			if out, err := inPod(c, s, "ping -c 1 -W 20 "+ip); err != nil {
-				t.Errorf("a pod on %s does not reach the pod %s: %v: %s", s.Name, ip, err, out)
-			}
+			podReaches(c, s, "the pod "+ip, "ping -c 1 -W 20 "+ip)
 		}
 		for _, ip := range services {
 			at := netip.AddrPortFrom(netip.MustParseAddr(ip), metricsPort)
-			if out, err := inPod(c, s, fmt.Sprintf("curl -sf -m 20 -o /dev/null http://%s/metrics", at)); err != nil {
-				t.Errorf("a pod on %s does not reach the Service at %s: %v: %s", s.Name, at, err, out)
-			}
+			podReaches(c, s, "the Service at "+at.String(), fmt.Sprintf("curl -sf -m 20 -o /dev/null http://%s/metrics", at))
 		}
 	}
 }

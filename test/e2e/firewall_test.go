@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -86,6 +85,18 @@ func connects(c *formation, from string, to netip.AddrPort, limit time.Duration)
 
 const passes, refused = 15 * time.Second, 2 * time.Second
 
+// comesThrough connects, or says that it could not for a minute: what answers behind a
+// NodePort may still start, and kube-proxy may still write its rules.
+func comesThrough(c *formation, from string, to netip.AddrPort) error {
+	c.t.Helper()
+	return c.within(time.Minute, func() error {
+		if !connects(c, from, to, passes) {
+			return fmt.Errorf("no connection from %s to %s", from, to)
+		}
+		return nil
+	})
+}
+
 // testClients looks at a control plane and a worker.
 func testClients(t *testing.T, c *formation) {
 	c.t = t
@@ -101,20 +112,21 @@ func testClients(t *testing.T, c *formation) {
 			}
 		}
 		for _, to := range guarded {
+			// First, so that something answers there when the stranger tries.
+			if err := comesThrough(c, colleague, to); err != nil {
+				t.Errorf("%s: the private network: %v", s.Name, err)
+			}
 			if connects(c, stranger, to, refused) {
 				t.Errorf("%s: a stranger reaches %s", s.Name, to)
 			}
-			if !connects(c, colleague, to, passes) {
-				t.Errorf("%s: the private network does not reach %s", s.Name, to)
-			}
 		}
-		if !connects(c, stranger, netip.AddrPortFrom(s.Public, 22), passes) {
-			t.Errorf("%s: sshd is shut off", s.Name)
+		if err := comesThrough(c, stranger, netip.AddrPortFrom(s.Public, 22)); err != nil {
+			t.Errorf("%s: sshd is shut off: %v", s.Name, err)
 		}
 	}
 	for _, from := range []string{stranger, colleague} {
-		if !connects(c, from, netip.AddrPortFrom(rig.ElasticIP, 6443), passes) {
-			t.Errorf("%s does not reach the endpoint", from)
+		if err := comesThrough(c, from, netip.AddrPortFrom(rig.ElasticIP, 6443)); err != nil {
+			t.Errorf("the endpoint: %v", err)
 		}
 	}
 }
@@ -124,6 +136,22 @@ func inPod(c *formation, s *rig.Server, script string) (string, error) {
 	const enter = `pod=$(crictl pods --name probe --state ready -q | head -n 1)
 exec nsenter --net=/proc/$(crictl inspectp "$pod" | jq .info.pid)/ns/net sh -c "$1"`
 	return s.Exec(c.ctx, "sh", "-ec", enter, "sh", script)
+}
+
+// podReaches runs the script in the network of the server's probe until it succeeds: a
+// Service is refused until kube-proxy has written its rules on that server.
+func podReaches(c *formation, s *rig.Server, what, script string) {
+	c.t.Helper()
+	err := c.within(time.Minute, func() error {
+		out, err := inPod(c, s, script)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		c.t.Errorf("a pod on %s does not reach %s: %v", s.Name, what, err)
+	}
 }
 
 func testPods(t *testing.T, c *formation) {
@@ -152,9 +180,7 @@ func testPods(t *testing.T, c *formation) {
 			scripts["the kubelet of "+other.Name] = fmt.Sprintf("curl -sk -m 20 -o /dev/null https://%s:10250/", other.Addr)
 		}
 		for what, script := range scripts {
-			if out, err := inPod(c, s, script); err != nil {
-				t.Errorf("a pod on %s does not reach %s: %v: %s", s.Name, what, err, out)
-			}
+			podReaches(c, s, what, script)
 		}
 		if out, err := s.Exec(c.ctx, "curl", "-sf", "-m", "20", rig.MetadataURL+"/metadata"); err != nil {
 			t.Errorf("%s itself does not reach the metadata: %v: %s", s.Name, err, out)
@@ -211,13 +237,9 @@ func testFirewallOff(t *testing.T, c *formation) {
 		open = append(open, netip.AddrPortFrom(s.Addr, port))
 	}
 	for _, to := range open {
-		// Behind the NodePort the pods may still start, after what was done before.
-		c.eventually(time.Minute, "a stranger to reach "+to.String()+", from which nothing keeps him", func() error {
-			if !connects(c, stranger, to, passes) {
-				return errors.New("no connection")
-			}
-			return nil
-		})
+		if err := comesThrough(c, stranger, to); err != nil {
+			t.Errorf("nothing keeps him out, but: %v", err)
+		}
 	}
 	c.awaitReady(2 * time.Minute)
 }

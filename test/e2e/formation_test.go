@@ -176,14 +176,19 @@ func (c *formation) pause(d time.Duration) {
 // eventually looks until there is no error, at most for limit.
 func (c *formation) eventually(limit time.Duration, what string, look func() error) {
 	c.t.Helper()
+	if err := c.within(limit, look); err != nil {
+		c.t.Fatalf("waited %s for %s: %v", limit, what, err)
+	}
+}
+
+// within looks until it is as expected, or returns the last error.
+func (c *formation) within(limit time.Duration, look func() error) error {
+	c.t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
 		err := look()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) || c.ctx.Err() != nil {
-			c.t.Fatalf("waited %s for %s: %v", limit, what, err)
+		if err == nil || time.Now().After(deadline) || c.ctx.Err() != nil {
+			return err
 		}
 		c.pause(100 * time.Millisecond)
 	}
@@ -305,6 +310,7 @@ func (c *formation) explain(t *testing.T) {
 		for _, argv := range [][]string{
 			{"bootstrap", "status"},
 			{"systemctl", "--no-pager", "--failed"},
+			{"kubectl", "--request-timeout=5s", "get", "nodes,pods,services,endpointslices", "-A", "-o", "wide"},
 			{"journalctl", "--no-pager", "-o", "cat", "-n", "60", "-u", "muster", "-u", "muster-fetch", "-u", "kubeadm-init", "-u", "kubeadm-join", "-u", "muster-directory", "-u", "muster-announce"},
 		} {
 			out, err := s.Exec(ctx, argv...)

@@ -3,6 +3,7 @@ package addons
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -46,7 +47,13 @@ type Keeper struct {
 const (
 	look     = 5 * time.Second  // between two looks at what another does, and tries of what failed
 	patience = 10 * time.Second // of one try to see a wait fulfilled; a beat follows it
+	// pulse lies between two beats of a try that takes long, such as a large manifest at a
+	// slow API server: three of them may be lost before another takes over.
+	pulse = takeOver / 4
 )
+
+// errTurnLost says that another server applies the add-ons now.
+var errTurnLost = fmt.Errorf("another control plane began to apply the add-ons (ConfigMap kube-system/%s)", ConfigMap)
 
 // Run returns when the list is applied, by this server or by another, or is not for
 // this server to apply. report hears how far each add-on is, and what went wrong.
@@ -136,7 +143,7 @@ func (r *run) all(ctx context.Context) error {
 	}
 	gone, left := r.state.surplus()
 	if len(gone) > 0 {
-		if err := r.Cluster.Delete(ctx, gone); err != nil {
+		if err := r.beating(ctx, func(ctx context.Context) error { return r.Cluster.Delete(ctx, gone) }); err != nil {
 			return fmt.Errorf("taking away what the list of add-ons no longer holds: %w", err)
 		}
 	}
@@ -206,9 +213,9 @@ func (r *run) insist(ctx context.Context, a cluster.Addon, what string, try func
 	}
 	began := r.Now()
 	for {
-		err := try(ctx)
-		if err == nil {
-			return nil
+		err := r.beating(ctx, try)
+		if err == nil || errors.Is(err, errTurnLost) {
+			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -218,15 +225,43 @@ func (r *run) insist(ctx context.Context, a cluster.Addon, what string, try func
 			late = fmt.Errorf("add-on %s waits for %s for more than %s: %w", a.Name, what, timeout, err)
 		}
 		r.report(r.status(r.state, fmt.Sprintf("waits for %s: %v", what, err)), late)
-		next := r.state
-		next.Beat++
-		if err := r.save(ctx, next); err != nil {
+		if err := r.beat(ctx); err != nil {
 			return err
 		}
 		if err := sleep(ctx, look); err != nil {
 			return err
 		}
 	}
+}
+
+// beating tries once, and beats meanwhile. The turn that is lost ends the try. A beat
+// that cannot be written is no reason to: the next one tells.
+func (r *run) beating(ctx context.Context, try func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- try(ctx) }()
+	tick := time.NewTicker(pulse)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			if err := r.beat(ctx); errors.Is(err, errTurnLost) {
+				cancel()
+				<-done // what it began may not go on beside the other's
+				return err
+			}
+		}
+	}
+}
+
+// beat tells the others that somebody works.
+func (r *run) beat(ctx context.Context) error {
+	next := r.state
+	next.Beat++
+	return r.save(ctx, next)
 }
 
 // save writes the state as this server has it.
@@ -240,7 +275,7 @@ func (r *run) save(ctx context.Context, s State) error {
 		return err
 	}
 	if version == "" {
-		return fmt.Errorf("another control plane began to apply the add-ons (ConfigMap kube-system/%s)", ConfigMap)
+		return errTurnLost
 	}
 	r.state, r.version = s, version
 	return nil

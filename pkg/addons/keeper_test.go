@@ -24,14 +24,16 @@ type world struct {
 	text    string
 	version int
 	objects []Object
-	applied []string          // manifests, in order
-	refuse  map[string]int    // manifests that are refused so many times
-	unready map[string]int    // waits that are not so, so many times
-	during  map[string]func() // called when these manifests are applied
+	applied []string                 // manifests, in order
+	refuse  map[string]int           // manifests that are refused so many times
+	unready map[string]int           // waits that are not so, so many times
+	during  map[string]func()        // called when these manifests are applied
+	slow    map[string]time.Duration // these manifests take so long
+	unheard int                      // so many saves fail
 }
 
 func newWorld() *world {
-	return &world{refuse: map[string]int{}, unready: map[string]int{}, during: map[string]func(){}}
+	return &world{refuse: map[string]int{}, unready: map[string]int{}, during: map[string]func(){}, slow: map[string]time.Duration{}}
 }
 
 func (w *world) Load(context.Context) (string, string, error) {
@@ -46,6 +48,10 @@ func (w *world) Load(context.Context) (string, string, error) {
 func (w *world) Save(_ context.Context, text, version string) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.unheard > 0 {
+		w.unheard--
+		return "", errors.New("connection refused")
+	}
 	if w.version > 0 && version != strconv.Itoa(w.version) || w.version == 0 && version != "" {
 		return "", nil
 	}
@@ -55,8 +61,11 @@ func (w *world) Save(_ context.Context, text, version string) (string, error) {
 }
 
 // Apply takes manifests of one line an object: KIND NAME.
-func (w *world) Apply(_ context.Context, manifests []byte) ([]Object, error) {
+func (w *world) Apply(ctx context.Context, manifests []byte) ([]Object, error) {
 	text := string(manifests)
+	if err := sleep(ctx, w.slow[text]); err != nil {
+		return nil, err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refuse[text] > 0 {
@@ -255,6 +264,68 @@ func TestTurnLost(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"DaemonSet cni", "DaemonSet cni", "Deployment lb"}, w.applied); diff != "" {
 			t.Errorf("applied (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// TestLongTryKeepsTheTurn: one try of kubectl takes longer than the others' patience,
+// and some of its beats do not get through.
+func TestLongTryKeepsTheTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		list := []cluster.Addon{addon("cni", "DaemonSet cni")}
+		w.slow["DaemonSet cni"] = 3 * takeOver
+		first := make(chan error)
+		go func() { first <- w.keeper("a", true, list...).Run(t.Context(), new(told).hear) }()
+		synctest.Wait()
+		w.mu.Lock()
+		w.unheard = 2
+		w.mu.Unlock()
+		began := time.Now()
+		run1(t, t.Context(), w.keeper("b", false, list...))
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < 3*takeOver || took > 3*takeOver+look {
+			t.Errorf("the other was done after %s, expected what the first took", took)
+		}
+		if diff := cmp.Diff([]string{"DaemonSet cni"}, w.applied); diff != "" {
+			t.Errorf("applied (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// TestLostTurnEndsTheTry: what takes long ends when another has the turn, and is not
+// done twice at once.
+func TestLostTurnEndsTheTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		list := []cluster.Addon{addon("cni", "DaemonSet cni")}
+		w.slow["DaemonSet cni"] = 3 * takeOver
+		began := time.Now()
+		var r told
+		done := make(chan error)
+		go func() { done <- w.keeper("a", true, list...).Run(t.Context(), r.hear) }()
+		synctest.Wait()
+		w.mu.Lock()
+		s, err := parseState(w.text)
+		if err != nil {
+			t.Error(err)
+		}
+		s.Holder, s.Done = "b", true
+		w.text, w.version = encodeState(t, s), w.version+1
+		w.mu.Unlock()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > pulse+look {
+			t.Errorf("it ended after %s, expected the next beat to end it", took)
+		}
+		if len(w.applied) > 0 {
+			t.Errorf("applied %q after its turn", w.applied)
+		}
+		if len(r.problems) != 1 || !strings.Contains(r.problems[0], errTurnLost.Error()) {
+			t.Errorf("problems: %q", r.problems)
 		}
 	})
 }

@@ -191,6 +191,32 @@ func TestInitAfterFailure(t *testing.T) {
 	}
 }
 
+// Power was lost after kubeadm wrote the first files and before the disk had what
+// is in them: a new run would stop at each of them, for ever.
+func TestLeftoversAreReset(t *testing.T) {
+	for name, c := range map[string]struct {
+		path, step, unit string
+		run              func(*Kubeadm, *host) error
+	}{
+		"init": {layout.KubernetesPKI + "/apiserver.crt", StepInit, layout.UnitKubeadmInit, func(k *Kubeadm, _ *host) error {
+			return k.Init(t.Context(), self)
+		}},
+		"worker": {layout.KubernetesPKI + "/ca.crt", StepJoin, layout.UnitKubeadmJoin, func(k *Kubeadm, h *host) error {
+			return k.Join(t.Context(), self, plan.Join{Server: "https://147.75.194.92:6443", Token: "9a08jv.c0izixklcxtmnze7", CA: h.a.CA()})
+		}},
+	} {
+		k, h := setUp(t)
+		h.begun(c.step)
+		h.leave(c.path, "")
+		if err := c.run(k, h); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff([]string{layout.UnitKubeadmReset, c.unit}, h.started); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 // The API server is up, the last phases failed: what is there is kept.
 func TestInitIsFinished(t *testing.T) {
 	k, h := setUp(t)

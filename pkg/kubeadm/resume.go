@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,9 @@ type Evidence struct {
 	Manifests   int    // static pods: 4 on a complete control plane
 	EtcdData    bool   // /var/lib/etcd/member
 	CAHash      string // of /etc/kubernetes/pki/ca.crt
+	// Leftovers are other files of kubeadm's, whole or torn: a new run stops at them.
+	// They prove no node, so they count only where the journal knows of a run.
+	Leftovers []string
 }
 
 // Any says that something is there. The authorities alone do not count: the
@@ -48,7 +52,39 @@ func Look(root string, now time.Time) Evidence {
 	if data, err := os.ReadFile(filepath.Join(at(layout.KubernetesPKI), caCert)); err == nil {
 		e.CAHash, _ = plan.CAHash(data)
 	}
+	e.Leftovers = leftBehind(root)
 	return e
+}
+
+// leftBehind finds what an unfinished kubeadm wrote beside the authorities: a power
+// loss leaves its files with their names and nothing in them (ext4: within the half
+// minute until the kernel writes back, once anybody on that disk called fsync), and
+// kubeadm refuses a certificate that it cannot read, and a worker's CA that is there.
+func leftBehind(root string) []string {
+	var found []string
+	for _, pattern := range []string{
+		layout.Kubernetes + "/*.conf", layout.KubeletData + "/config.yaml",
+		layout.KubernetesPKI + "/*", layout.KubernetesPKI + "/etcd/*",
+	} {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			continue // of a pattern that is wrong alone
+		}
+		for _, path := range paths {
+			name := strings.TrimPrefix(path, filepath.Join(root, layout.KubernetesPKI)+"/")
+			if name != "etcd" && !laid(root, name) {
+				found = append(found, "/"+strings.TrimPrefix(strings.TrimPrefix(path, root), "/"))
+			}
+		}
+	}
+	return found
+}
+
+// laid says whether a file below pki is of the agent, which lays the authorities
+// with their keys; a worker has the CA's certificate alone, from kubeadm.
+func laid(root, name string) bool {
+	_, err := os.Stat(filepath.Join(root, layout.KubernetesPKI, caKey))
+	return err == nil && slices.Contains(sharedNames(), name)
 }
 
 func parseFile(root, path string) (access, error) {
@@ -99,7 +135,7 @@ func InitStep(f Facts) Step {
 	switch {
 	case f.Done:
 		return Nothing
-	case !f.Evidence.Any():
+	case !f.found():
 		return Run
 	case !f.Started:
 		return NotOurs
@@ -118,7 +154,7 @@ func JoinStep(f Facts) Step {
 	switch {
 	case f.Done:
 		return Nothing
-	case !f.Evidence.Any():
+	case !f.found():
 		return Run
 	case !f.Started:
 		return NotOurs
@@ -126,6 +162,11 @@ func JoinStep(f Facts) Step {
 		return Finish
 	}
 	return ResetRun
+}
+
+// found says whether there is something that kubeadm would stumble over.
+func (f Facts) found() bool {
+	return f.Evidence.Any() || f.Started && len(f.Evidence.Leftovers) > 0
 }
 
 // fits says whether what is there was made for this cluster file: kubeadm keeps

@@ -1,6 +1,7 @@
 package kubeadm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,6 +25,8 @@ func TestInitStep(t *testing.T) {
 		{"add-ons failed", Facts{Started: true, Evidence: left, Endpoint: "e:6443", CAHash: "sha256:a", Alive: true}, Finish},
 		{"the endpoint was changed meanwhile", Facts{Started: true, Evidence: left, Endpoint: "f:6443", CAHash: "sha256:a", Alive: true}, ResetRun},
 		{"another authority in place", Facts{Started: true, Evidence: left, Endpoint: "e:6443", CAHash: "sha256:b", Alive: true}, ResetRun},
+		{"a torn certificate, nothing else", Facts{Started: true, Evidence: Evidence{Leftovers: []string{"/etc/kubernetes/pki/apiserver.crt"}}}, ResetRun},
+		{"the image's files, no run yet", Facts{Evidence: Evidence{Leftovers: []string{"/var/lib/kubelet/config.yaml"}}}, Run},
 		{"somebody else's node", Facts{Evidence: Evidence{KubeletConf: true}}, NotOurs},
 		{"done", Facts{Done: true, Started: true, Evidence: left}, Nothing},
 	} {
@@ -45,6 +48,8 @@ func TestJoinStep(t *testing.T) {
 		{"manifests, etcd never started", Facts{Started: true, Evidence: Evidence{AdminConf: true, Manifests: 4}}, ResetRun},
 		{"etcd has data: perhaps a voter", Facts{Started: true, Evidence: Evidence{AdminConf: true, Manifests: 4, EtcdData: true}}, Finish},
 		{"the kubelet is in: the node may be Ready", Facts{Started: true, Evidence: Evidence{KubeletConf: true}}, Finish},
+		{"a worker's CA, from kubeadm", Facts{Started: true, Evidence: Evidence{Leftovers: []string{"/etc/kubernetes/pki/ca.crt"}}}, ResetRun},
+		{"a torn certificate beside etcd's data", Facts{Started: true, Evidence: Evidence{EtcdData: true, Leftovers: []string{"/etc/kubernetes/pki/apiserver.crt"}}}, Finish},
 		{"somebody else's node", Facts{Evidence: Evidence{EtcdData: true}}, NotOurs},
 		{"done", Facts{Done: true, Evidence: Evidence{KubeletConf: true}}, Nothing},
 	} {
@@ -94,8 +99,45 @@ func TestLook(t *testing.T) {
 	if _, err := Lay(a, filepath.Join(root, layout.KubernetesPKI), write); err != nil {
 		t.Fatal(err)
 	}
-	want := Evidence{AdminConf: true, Manifests: 1, EtcdData: true, CAHash: a.CAHash()}
+	want := Evidence{
+		AdminConf: true, Manifests: 1, EtcdData: true, CAHash: a.CAHash(),
+		Leftovers: []string{layout.AdminConf, layout.KubeletConf}, // the authorities are ours
+	}
 	if diff := cmp.Diff(want, Look(root, testNow)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What a power loss leaves of a kubeadm that was cut off before it wrote anything
+// that proves a node: names, with nothing behind them.
+func TestLookFindsLeftovers(t *testing.T) {
+	for name, paths := range map[string][]string{
+		"control plane, certificates": {layout.KubernetesPKI + "/apiserver.crt", layout.KubernetesPKI + "/etcd/peer.key"},
+		"kubelet about to start":      {layout.Kubernetes + "/bootstrap-kubelet.conf", layout.KubeletData + "/config.yaml"},
+	} {
+		root := t.TempDir()
+		if _, err := Lay(authorities(t), filepath.Join(root, layout.KubernetesPKI), write); err != nil {
+			t.Fatal(err)
+		}
+		if e := Look(root, testNow); e.Any() || e.Leftovers != nil {
+			t.Errorf("%s: the authorities alone are %+v", name, e)
+		}
+		for _, p := range paths {
+			if err := errors.Join(os.MkdirAll(filepath.Join(root, filepath.Dir(p)), 0o755), os.WriteFile(filepath.Join(root, p), nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e := Look(root, testNow)
+		if diff := cmp.Diff(paths, e.Leftovers); diff != "" || e.Any() {
+			t.Errorf("%s: %+v %s", name, e, diff)
+		}
+	}
+	worker := t.TempDir()
+	ca := filepath.Join(worker, layout.KubernetesPKI, caCert)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(ca), 0o755), os.WriteFile(ca, authorities(t).CA(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if e := Look(worker, testNow); len(e.Leftovers) != 1 {
+		t.Errorf("a worker's CA, which kubeadm refuses to find: %+v", e)
 	}
 }

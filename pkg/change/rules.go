@@ -33,6 +33,8 @@ var rules = table([]group{
 		spec.artifacts.versions.agent spec.artifacts.versions.containerd spec.artifacts.versions.runc spec.artifacts.versions.cniPlugins spec.artifacts.versions.crictl
 		spec.artifacts.images[] spec.artifacts.images[].name spec.artifacts.images[].urls`},
 	{Later, "servers that are there are upgraded with kubeadm, by hand and first; later ones need the version that the cluster has then", `spec.kubernetes.version`},
+	{Later, "kubelets get it when their server joins; there it is in /var/lib/kubelet/kubeadm-flags.env", `spec.kubernetes.cloudProvider`},
+	{Later, "only `userdata check` asks for it", `spec.kubernetes.cloudController.addon spec.kubernetes.cloudController.manual`},
 	{Later, "only kubeadm init and join ask for it", `spec.kubernetes.ignorePreflightErrors`},
 	{Later, "a server asks for its role once, when it comes; those that have one keep it",
 		`spec.servers.eligible.tag spec.servers.eligible.hostname spec.servers.eligible.list spec.servers.eligible.all spec.servers.eligible.none spec.static[].tags`},

@@ -262,6 +262,11 @@ type Kubernetes struct {
 	ServiceSubnets []netip.Prefix `yaml:"serviceSubnets,omitempty"`
 	// DNSDomain is the domain of Services.
 	DNSDomain string `yaml:"dnsDomain,omitempty"`
+	// CloudProvider is the kubelets' --cloud-provider: with it each taints its new node
+	// until a cloud controller manager has taken it over. cloudController says who
+	// brings one.
+	CloudProvider   string          `yaml:"cloudProvider,omitempty" allowed:"external"`
+	CloudController CloudController `yaml:"cloudController,omitempty"`
 	// Kubelet is merged into KubeletConfiguration, unchecked: `check` warns on each key.
 	Kubelet map[string]any `yaml:"kubelet,omitempty"`
 	// KubeProxy is merged into KubeProxyConfiguration, unchecked: `check` warns on each key.

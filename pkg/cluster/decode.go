@@ -59,6 +59,7 @@ func parse(name string, data []byte, server bool, beside Beside) (Cluster, []Pro
 		v.validate(server)
 		v.locked(server, beside.Lock != nil)
 		v.addons(beside.Read)
+		v.cloud()
 		c, d.report = v.Cluster, v.report
 	}
 	problems := d.sorted()

@@ -109,8 +109,13 @@ func TestProblemsOfText(t *testing.T) {
 		{"a private key", strings.Replace(good, "  network:", "    kubelet: {tlsKey: \"-----BEGIN EC PRIVATE KEY-----\"}\n  network:", 1), []string{
 			"18:23: spec.kubernetes.kubelet.tlsKey: holds a private key, and everybody who reads user-data would have it (keep keys out of it; muster makes those of the cluster on the servers)",
 		}},
-		{"a cloud provider", strings.Replace(good, "  network:", "    cloudProvider: external\n  network:", 1), []string{
-			"18:5: spec.kubernetes.cloudProvider: unknown key (" + noCloudProvider + ")",
+		{"a cloud provider without its manager", strings.Replace(good, "  network:", "    cloudProvider: external\n  network:", 1), []string{
+			"18:20: spec.kubernetes.cloudProvider: nothing says who runs a cloud controller manager, and without one every node keeps the taint node.cloudprovider.kubernetes.io/uninitialized: no pod starts there, CoreDNS among them (cloudController: {addon: NAME} names the element of addons that has the manager, {manual: true} says that you install it; or remove cloudProvider)",
+		}},
+		{"keys of kubernetes in other places", strings.Replace(good, "  network:", "    cloud-provider: external\n    addons: []\n  cloudProvider: external\n  network:", 1), []string{
+			"18:5: spec.kubernetes.cloud-provider: unknown key (write kubernetes.cloudProvider: external)",
+			"19:5: spec.kubernetes.addons: unknown key (it belongs at spec.addons; keys here: version, endpoint, podSubnets, serviceSubnets, dnsDomain, cloudProvider, cloudController, kubelet, kubeProxy, ignorePreflightErrors, skipPhases)",
+			"20:3: spec.cloudProvider: unknown key (it belongs at spec.kubernetes.cloudProvider; keys here: id, platform, metadata, static, servers, join, identity, time, discovery, report, secretFrom, agent, artifacts, kubernetes, containerd, network, ports, addons, unsafe)",
 		}},
 		{"words of kubeadm", strings.Replace(good, "    podSubnets: [172", "    controlPlaneEndpoint: 147.75.194.92:6443\n    podSubnet: [172", 1), []string{
 			"16:5: spec.kubernetes.controlPlaneEndpoint: unknown key (write kubernetes.endpoint: IP:6443)",

@@ -154,8 +154,7 @@ func (d *decoder) unknown(kn *yaml.Node, path string, t reflect.Type) string {
 // calledElsewhere are keys that people know from other tools or other pages, and
 // what they are here.
 var calledElsewhere = map[string]string{
-	"cloudProvider":        noCloudProvider,
-	"cloud-provider":       noCloudProvider,
+	"cloud-provider":       "write kubernetes.cloudProvider: external",
 	"podSubnet":            "write podSubnets: [172.16.0.0/12], a list",
 	"podCIDR":              "write kubernetes.podSubnets: [172.16.0.0/12], a list",
 	"serviceSubnet":        "write serviceSubnets: [192.168.0.0/16], a list",
@@ -167,12 +166,8 @@ var calledElsewhere = map[string]string{
 	"workers":              "servers.expect counts all servers; those that are no control planes are workers",
 	"certificateKey":       "leave it out: agents hand the keys over",
 	"vip":                  "write network.elasticIPs: [{address: IP/32, on: control-planes}] and kubernetes.endpoint: IP:6443",
-	"cni":                  "leave it out: muster installs no network add-on; apply one when the cluster has formed",
-	"addons":               "leave it out: muster applies no add-ons; apply them when the cluster has formed",
+	"cni":                  "write spec.addons: [{name: cni, file: FILE}]",
 }
-
-// noCloudProvider explains what is not there, and what would happen.
-const noCloudProvider = "leave it out: muster starts no cloud controller manager, and without one nodes of an external cloud provider stay tainted for ever"
 
 // pathOf finds the first place below t where a key is known.
 func pathOf(key string, t reflect.Type, path string) string {

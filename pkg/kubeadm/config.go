@@ -291,14 +291,20 @@ func registration(n plan.Node, k cluster.Kubernetes, finish bool) nodeRegistrati
 	if slices.ContainsFunc(ignore, func(s string) bool { return strings.EqualFold(s, "all") }) {
 		ignore = []string{"all"} // kubeadm takes it alone only
 	}
+	// Without node-ip the kubelet takes the address of the default route, which is
+	// the public one, and with an external cloud provider none at all.
+	args := []arg{{Name: "node-ip", Value: nodeIPs(n)}}
+	if k.CloudProvider != "" {
+		// For the kubelet alone: kube-controller-manager reads the flag only to refuse
+		// what is not external, and the API server has none.
+		args = append(args, arg{Name: "cloud-provider", Value: k.CloudProvider})
+	}
 	return nodeRegistration{
 		Name: n.Name, CRISocket: criSocket,
 		// Images that were baked or fetched beforehand are not asked for again.
 		ImagePullPolicy: "IfNotPresent", ImagePullSerial: false,
 		IgnorePreflightErrors: slices.Compact(ignore),
-		// Without it the kubelet takes the address of the default route, which is
-		// the public one.
-		KubeletExtraArgs: []arg{{Name: "node-ip", Value: nodeIPs(n)}},
+		KubeletExtraArgs:      args,
 	}
 }
 

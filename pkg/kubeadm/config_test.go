@@ -66,6 +66,8 @@ func goldens(t *testing.T) map[string][]byte {
 	six.Spec.Kubernetes.PodSubnets, six.Spec.Kubernetes.ServiceSubnets = dual.Spec.Kubernetes.PodSubnets[1:], dual.Spec.Kubernetes.ServiceSubnets[1:]
 	six.Spec.Network.ElasticIPs = []cluster.ElasticIP{{Address: netip.MustParsePrefix("2604:1380:1::92/128"), On: "control-planes"}}
 	sixNode := plan.Node{Name: "cp1", Private: dualNode.Second, Endpoint: six.Spec.Kubernetes.Endpoint.Address}
+	cloud := seeds()
+	cloud.Spec.Kubernetes.CloudProvider = cluster.CloudExternal
 	alone := seeds()
 	alone.Spec.Kubernetes.Endpoint = cluster.Endpoint{}
 	alone.Spec.Network = cluster.Network{}
@@ -76,6 +78,7 @@ func goldens(t *testing.T) map[string][]byte {
 		"init.yaml":            must(InitConfig(InitInput{Cluster: seeds(), Node: node("cp1", "10.99.14.9"), Token: token})),
 		"init-dual.yaml":       must(InitConfig(InitInput{Cluster: dual, Node: dualNode, Token: token})),
 		"init-ipv6.yaml":       must(InitConfig(InitInput{Cluster: six, Node: sixNode, Token: token})),
+		"init-cloud.yaml":      must(InitConfig(InitInput{Cluster: cloud, Node: node("cp1", "10.99.14.9"), Token: token})),
 		"init-alone.yaml":      must(InitConfig(InitInput{Cluster: alone, Node: aloneNode, Token: token})),
 		"init-rig-finish.yaml": must(InitConfig(InitInput{Cluster: rig, Node: node("cp1", "10.99.14.9"), Token: token, Finish: true})),
 		"join-control-plane.yaml": must(JoinConfig(JoinInput{
@@ -85,6 +88,10 @@ func goldens(t *testing.T) map[string][]byte {
 		"join-control-plane-finish.yaml": must(JoinConfig(JoinInput{
 			Cluster: rig, Node: node("cp2", "10.99.14.11"), DiscoveryFile: "/run/muster/discovery.conf", Finish: true, Bootstrapped: true,
 			Join: plan.Join{ControlPlane: true, Token: token},
+		})),
+		"join-worker-cloud.yaml": must(JoinConfig(JoinInput{
+			Cluster: cloud, Node: node("w1", "10.99.14.5"), DiscoveryFile: "/run/muster/discovery.conf",
+			Join: plan.Join{Token: token},
 		})),
 		"join-worker.yaml": must(JoinConfig(JoinInput{
 			Cluster: seeds(), Node: node("w1", "10.99.14.5"), DiscoveryFile: "/run/muster/discovery.conf",

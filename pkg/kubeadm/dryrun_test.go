@@ -91,6 +91,17 @@ func TestInitDryRun(t *testing.T) {
 	})
 }
 
+// The kubelet alone has the flag, beside its address, which nobody else would tell it.
+func TestInitDryRunCloudProvider(t *testing.T) {
+	dir := dryRun(t, "init", "init-cloud.yaml", "10.99.14.9", nil)
+	holds(t, dir, map[string][]string{"kubeadm-flags.env": {`--cloud-provider=external`, `--node-ip=10\.99\.14\.9`}})
+	for _, name := range []string{"kube-apiserver.yaml", "kube-controller-manager.yaml"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Contains(data, []byte("cloud-provider")) {
+			t.Errorf("%s: %v\n%s", name, err, data)
+		}
+	}
+}
+
 // A cluster of IPv6 alone: kubeadm has etcd listen at ::1 in place of 127.0.0.1.
 func TestInitDryRunIPv6(t *testing.T) {
 	holds(t, dryRun(t, "init", "init-ipv6.yaml", "fd66::1:1", nil), map[string][]string{

@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build dist test fuzz check-fence e2e faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
+.PHONY: help build install dist test fuzz check-fence e2e faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -31,6 +31,9 @@ build: go sysroot ## build bin/userdata and bin/bootstrap
 	# grpcnotrace: GoBGP's gRPC otherwise links html/template, whose use of reflection
 	# keeps 4 MB of methods that nobody calls.
 	go build -trimpath -buildvcs=$(VCS) -tags "$$GO_TAGS grpcnotrace" -ldflags "$$GO_LDFLAGS" -o bin/bootstrap ./cmd/bootstrap 2>&1 | $(UNWARN) >&2
+
+install: ## install both programs, manual pages and completions that make build made: PREFIX=/usr/local DESTDIR=
+	DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" images/install.sh bin
 
 dist: go ## build a release into dist/, with checksums (CHECK=1: twice, and compare)
 	test/need.sh dist

@@ -39,18 +39,23 @@ func newArtefacts(c cluster.Cluster, log *slog.Logger) *artefacts {
 	a.Store = &artifact.Store{
 		Dir: layout.Artifacts, Baked: layout.BakedArtifacts, Arch: runtime.GOARCH, Peers: a.peers,
 		Free: host.Free, Now: time.Now, Log: log,
-		HTTP: &http.Client{Transport: &http.Transport{
-			// The unit's environment is where an operator sets a proxy.
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: mirrorPatience}).DialContext,
-			TLSHandshakeTimeout:   mirrorPatience,
-			ResponseHeaderTimeout: mirrorPatience,
-			DisableCompression:    true, // a digest is of the file as it lies there
-			MaxIdleConnsPerHost:   2,
-			IdleConnTimeout:       time.Minute,
-		}},
+		HTTP: toMirrors(),
 	}
 	return a
+}
+
+// toMirrors is how mirrors are asked.
+func toMirrors() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		// The unit's environment is where an operator sets a proxy.
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: mirrorPatience}).DialContext,
+		TLSHandshakeTimeout:   mirrorPatience,
+		ResponseHeaderTimeout: mirrorPatience,
+		DisableCompression:    true, // a digest is of the file as it lies there
+		MaxIdleConnsPerHost:   2,
+		IdleConnTimeout:       time.Minute,
+	}}
 }
 
 // link lets other servers be asked, once this one has a certificate of theirs.

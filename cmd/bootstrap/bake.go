@@ -16,18 +16,27 @@ file system of a server image, and checks that no identity is left in it.
 It enables nothing and writes nothing secret: that comes with user-data. With
 --user-data it is baked in: the image then is one cluster's, and holds its secret.
 
-Usage: bootstrap bake --root DIR [--artifacts DIR] [--user-data DIR] [--agent FILE] [--clean] [--force]
+Usage: bootstrap bake --root DIR [--artifacts DIR | --lock FILE [--from DIR]] [--user-data DIR] [--agent FILE] [--clean] [--force]
 
 Examples:
   bootstrap bake --root /mnt/image --artifacts ./artifacts
   bootstrap bake --root /mnt/image --clean     # and remove what a first boot makes anew
+  bootstrap bake --root /mnt/image --lock cluster.lock.yaml               # from the mirrors
+  bootstrap bake --root /mnt/image --lock cluster.lock.yaml --from mirror # from a directory
   userdata render --format dir --output-dir tree && bootstrap bake --root /mnt/image --user-data tree
 
 The directory of artefacts holds kubeadm, kubelet, kubectl, containerd, ctr,
 containerd-shim-runc-v2, optionally crictl and runc, and the CNI plugins in cni/.
+These are programs that a server runs as they are.
+
+With --lock what the lock file pins is laid in as it was published, each verified, in
+/usr/local/share/muster/artifacts. Servers with user-data of that lock file install
+from there and ask no mirror. What is there already is not fetched again; what is
+pinned no more is removed. --from reads a directory laid out as userdata lock --from
+has it.
 
 Exit codes: 0 done or nothing to do, 1 failed, 64 usage, 65 identity is left and
-nothing was written.
+nothing was written, or the lock file is wrong or pins another agent.
 `
 
 // bakeCommand prints each path that it changed on stdout; a second run says
@@ -37,6 +46,8 @@ func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	o := bake.Options{Units: units.FS}
 	flags.StringVar(&o.Root, "root", "", "`directory` that holds the root file system of the image")
 	flags.StringVar(&o.Artifacts, "artifacts", "", "`directory` with kubeadm, kubelet, kubectl, containerd, ... and cni/")
+	lock := flags.String("lock", "", "the lock `file` whose artefacts are laid in, for servers to install from")
+	from := flags.String("from", "", "read them from this `directory` instead of their URLs; with --lock")
 	flags.StringVar(&o.UserData, "user-data", "", "`directory` that userdata render --format dir made, to lay in and enable")
 	flags.StringVar(&o.Agent, "agent", "", "the bootstrap `binary` to lay in (default: this one)")
 	flags.BoolVar(&o.Clean, "clean", false, "remove the identity that a server makes anew at its first boot")
@@ -53,6 +64,16 @@ func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 			return fmt.Errorf("finding the binary to lay in: %w; name it with --agent FILE", err)
 		}
 		o.Agent = own
+	}
+	if *from != "" && *lock == "" {
+		return flags.wrong(errors.New("--from DIR says where the artefacts of a lock file are: name that with --lock FILE"))
+	}
+	if *lock != "" {
+		pins, err := readLock(*lock)
+		if err != nil {
+			return err
+		}
+		o.Pinned = pinned{pins, o.Agent, *from, stderr}.fetch
 	}
 	report, err := bake.Bake(ctx, o)
 	printBake(stdout, stderr, report, err == nil)

@@ -27,6 +27,7 @@ type Options struct {
 	Agent     string // the bootstrap binary; empty lays none
 	Units     fs.FS  // unit files (*.service) at its root; nil lays none
 	Artifacts string // directory with kubeadm, kubelet, ..., cni/; empty lays none
+	Pinned    Pinned // brings what the lock file pins; nil lays none
 	UserData  string // directory that userdata render --format dir made; empty lays none
 	Clean     bool   // remove the identity that a server makes anew by itself
 	Force     bool   // bake although identity is left
@@ -91,7 +92,10 @@ func Bake(ctx context.Context, o Options) (Report, error) {
 	if err := l.userData(o.UserData); err != nil {
 		return r, err
 	}
-	return r, l.artifacts(o.Artifacts)
+	if err := l.artifacts(o.Artifacts); err != nil {
+		return r, err
+	}
+	return r, l.pinned(o.Root, o.Pinned)
 }
 
 // open opens the root of a server. Every later path is resolved inside it: a

@@ -20,7 +20,9 @@ func TestCloudProblems(t *testing.T) {
 		all  = `[{operator: Exists}]`
 		none = `[{key: node-role.kubernetes.io/control-plane, operator: Exists, effect: NoSchedule}]`
 	)
-	taint := func(rest string) string { return "[{key: node.cloudprovider.kubernetes.io/uninitialized, " + rest + "}]" }
+	taint := func(rest string) string {
+		return "[{key: node.cloudprovider.kubernetes.io/uninitialized, " + rest + "}]"
+	}
 	files := map[string]string{
 		"map.yaml":    configMap,
 		"ccm.yaml":    configMap + "---\n" + deployed("Deployment", "ccm", taint(`value: "true", effect: NoSchedule`)),

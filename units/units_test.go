@@ -35,7 +35,7 @@ func all(t *testing.T) map[string]string {
 func TestEveryUnitOfTheLayoutIsHere(t *testing.T) {
 	have := all(t)
 	want := []string{
-		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes,
+		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes, layout.UnitUpgrade,
 		layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubeadmReset,
 		layout.UnitKubelet, layout.UnitContainerd,
 	}
@@ -78,6 +78,8 @@ func TestPathsAgreeWithLayout(t *testing.T) {
 		{layout.UnitDirectory, "ExecStart=" + layout.Agent + " directory"},
 		{layout.UnitAnnounce, "ExecStart=" + layout.Agent + " announce --config " + layout.AnnouncePlan},
 		{layout.UnitRoutes, "ExecStart=" + layout.Agent + " net routes"},
+		{layout.UnitUpgrade, "ExecStart=" + layout.FormerAgent + " upgrade"},
+		{layout.UnitUpgrade, "ConditionPathExists=" + layout.Upgrade},
 		{layout.UnitRoutes, "ConditionPathExists=" + layout.Device},
 		{layout.UnitAnnounce, "ExecCondition=" + layout.Agent + " fence check-announce"},
 		{layout.UnitKubeadmInit, "ExecStartPre=" + layout.Agent + " fence check-init"},
@@ -96,7 +98,7 @@ func TestPathsAgreeWithLayout(t *testing.T) {
 }
 
 func TestOnlyWhatStartsAtBootIsEnabled(t *testing.T) {
-	enabled := map[string]bool{layout.UnitFetch: true, layout.UnitAgent: true, layout.UnitKubelet: true, layout.UnitContainerd: true, layout.UnitRoutes: true}
+	enabled := map[string]bool{layout.UnitFetch: true, layout.UnitAgent: true, layout.UnitKubelet: true, layout.UnitContainerd: true, layout.UnitRoutes: true, layout.UnitUpgrade: true}
 	for name, text := range all(t) {
 		if got := strings.Contains(text, "\n[Install]\n"); got != enabled[name] {
 			t.Errorf("%s: [Install] present: %t, want %t", name, got, enabled[name])
@@ -129,7 +131,7 @@ func root(t *testing.T) string {
 	must(os.Symlink("usr/lib", filepath.Join(dir, "lib")))
 	must(os.Symlink("usr/bin", filepath.Join(dir, "bin")))
 	must(os.CopyFS(filepath.Join(dir, "usr/lib/systemd/system"), os.DirFS("/usr/lib/systemd/system")))
-	for _, p := range []string{layout.Fetch, layout.Agent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir"} {
+	for _, p := range []string{layout.Fetch, layout.Agent, layout.FormerAgent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir"} {
 		must(os.MkdirAll(filepath.Join(dir, filepath.Dir(p)), 0o755))
 		must(os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\n"), 0o755))
 	}

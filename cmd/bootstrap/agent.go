@@ -149,6 +149,7 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock), plan: layout.AnnouncePlan},
 		Health:     health{},
 		Clock:      clock{},
+		Program:    newProgram(c, have, units),
 		Outward:    events.New(c.Spec.Report.Webhook, c.Spec.Report.TellsPlatform(), log),
 		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },
 		Connect: func(ctx context.Context, self bootstrap.Self, server *bootstrap.Server) (bootstrap.Fabric, error) {

@@ -51,6 +51,7 @@ func localHandler(server *bootstrap.Server) http.Handler {
 	mux.HandleFunc("GET /v1/servers", func(w http.ResponseWriter, r *http.Request) {
 		localReply(w, http.StatusOK, serverList{Version: statusVersion, Servers: server.Servers(r.Context())})
 	})
+	handleAgent(mux, server)
 	handlePeers(mux, server)
 	handleOrders(mux, server)
 	handleMembers(mux, server)

@@ -52,6 +52,7 @@ var commands = []command{
 	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},
 	{"directory", "run this control plane's copy of the directory (muster-directory.service)", directoryCommand},
+	{"upgrade", "go on with an exchange of the agent's program (muster-upgrade.service)", upgradeCommand},
 	{"net", "show, plan or reset addresses and routes; print what other BGP speakers need", netCommand},
 	{"bake", "lay the agent, units and artefacts into the root of an image", bakeCommand},
 }

@@ -146,7 +146,7 @@ func (r reset) run(ctx context.Context, c cluster.Cluster, stdout, stderr io.Wri
 // Units in the order in which a reset stops them. The kubelet stays until
 // kubeadm, which asks the API server of this server, stops it.
 var (
-	resetFirst = []string{layout.UnitAgent, layout.UnitKubeadmInit, layout.UnitKubeadmJoin}
+	resetFirst = []string{layout.UnitUpgrade, layout.UnitAgent, layout.UnitKubeadmInit, layout.UnitKubeadmJoin}
 	resetLast  = []string{layout.UnitKubelet, layout.UnitAnnounce, layout.UnitDirectory, layout.UnitRoutes}
 )
 
@@ -173,7 +173,7 @@ type remains struct {
 var (
 	resetEmpties = []string{layout.Kubernetes, layout.KubeletData, layout.EtcdData}
 	resetRemoves = []string{
-		layout.Journal, layout.PKI, layout.Directory, layout.Device,
+		layout.Journal, layout.PKI, layout.Directory, layout.Device, layout.Upgrade,
 		layout.GoStands, layout.DirectoryPlan, layout.AnnouncePlan, layout.InitConfig, layout.JoinConfig, layout.DiscoveryFile,
 	}
 )

@@ -157,7 +157,7 @@ Nothing was done: add --yes to do it.
 		t.Fatal(err)
 	}
 	order := []string{
-		"stop muster.service", "stop kubeadm-init.service", "stop kubeadm-join.service", "start kubeadm-reset.service",
+		"stop muster-upgrade.service", "stop muster.service", "stop kubeadm-init.service", "stop kubeadm-join.service", "start kubeadm-reset.service",
 		"clear the network", // kubeadm asks at the Elastic IP, which may be on this lo only
 		"stop kubelet.service", "stop muster-announce.service", "stop muster-directory.service", "stop muster-routes.service",
 	}

@@ -122,6 +122,9 @@ func writeTable(w io.Writer, servers []member.Status) error {
 				fmt.Fprintf(w, "%s: add-on %s: %s\n", name, a.Name, oneLine(a.Detail))
 			}
 		}
+		if a := s.Agent; a.State != "" && a.State != member.AgentReturned && a.State != member.AgentHeld { // those two are problems
+			fmt.Fprintf(w, "%s: agent: bootstrap %s is pinned: %s\n", name, a.Pinned[:min(12, len(a.Pinned))], oneLine(cmp.Or(a.Detail, agentStates[a.State], a.State)))
+		}
 		for _, p := range s.Network.Peers {
 			if p.State != "established" {
 				fmt.Fprintf(w, "%s: BGP session to %s is %s: %s\n", name, p.Address, sessionState(p, s.Time), oneLine(cmp.Or(p.Reason, "no reason yet")))
@@ -132,6 +135,12 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		}
 	}
 	return nil
+}
+
+// agentStates are those that come without a sentence.
+var agentStates = map[string]string{
+	member.AgentNext:    "it is exchanged in a moment",
+	member.AgentFetches: "it is fetched",
 }
 
 // preparing says what host preparation does now.

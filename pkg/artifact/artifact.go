@@ -52,12 +52,26 @@ type Store struct {
 	news progress
 }
 
-// item is a pin for this server's architecture.
+// item is a pin for this server's architecture. The agent's has no size.
 type item struct {
 	name string
 	urls []string
 	cluster.Digest
 }
+
+// most bounds what is taken in for a pin without a size.
+const most = 256 << 20
+
+// limit is the size, or what it may be at most.
+func (it item) limit() int64 {
+	if it.Size == 0 {
+		return most
+	}
+	return it.Size
+}
+
+// sized says whether a file may be this artefact by its size.
+func (it item) sized(size int64) bool { return size == it.Size || it.Size == 0 }
 
 func (s *Store) item(p cluster.Pin) (item, error) {
 	it := item{name: p.Name, Digest: p.For(s.Arch)}
@@ -146,7 +160,7 @@ func (s *Store) path(sum string) string { return filepath.Join(s.Dir, sum) }
 // name; Install verifies it again.
 func (s *Store) has(it item) bool {
 	info, err := os.Stat(s.path(it.SHA256))
-	return err == nil && info.Mode().IsRegular() && info.Size() == it.Size
+	return err == nil && info.Mode().IsRegular() && it.sized(info.Size())
 }
 
 // isSum keeps names that peers ask for from being paths.

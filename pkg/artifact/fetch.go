@@ -176,14 +176,16 @@ func (s *Store) download(ctx context.Context, it item, f from, patient bool) (wh
 	if err != nil {
 		return false, err
 	}
-	if offset > it.Size { // longer than it may be: nothing of it is of use
+	if offset > it.limit() { // longer than it may be: nothing of it is of use
 		if offset, err = 0, restart(part, hash); err != nil {
 			return false, err
 		}
 	}
-	if offset == it.Size { // all came, and a power loss was faster than its name: no server has a rest of it
+	sum := hex.EncodeToString(hash.Sum(nil))
+	// All came, and a power loss was faster than its name: no server has a rest of it.
+	if offset > 0 && (offset == it.Size || it.Size == 0 && sum == it.SHA256) {
 		s.news.add(offset)
-		if err := s.finish(part, it, offset, hex.EncodeToString(hash.Sum(nil))); err != nil {
+		if err := s.finish(part, it, offset, sum); err != nil {
 			s.news.add(-offset)
 			return false, err
 		}
@@ -202,7 +204,7 @@ func (s *Store) download(ctx context.Context, it item, f from, patient bool) (wh
 		}
 	}
 	s.news.add(offset)
-	n, err := io.Copy(io.MultiWriter(part, hash, counter(w.add), counter(s.news.add)), io.LimitReader(body, it.Size-offset+1))
+	n, err := io.Copy(io.MultiWriter(part, hash, counter(w.add), counter(s.news.add)), io.LimitReader(body, it.limit()-offset+1))
 	if err != nil {
 		s.news.add(-offset - n)
 		return false, ended(ctx, err)
@@ -227,8 +229,8 @@ func (s *Store) finish(part *os.File, it item, size int64, sum string) error {
 	switch {
 	case size < it.Size:
 		return fmt.Errorf("ended after %d of %d bytes", size, it.Size)
-	case size > it.Size:
-		return errors.Join(fmt.Errorf("it is %w: longer than the pinned %d bytes", errCorrupt, it.Size), os.Remove(part.Name()))
+	case size > it.limit():
+		return errors.Join(fmt.Errorf("it is %w: longer than the pinned %d bytes", errCorrupt, it.limit()), os.Remove(part.Name()))
 	case sum != it.SHA256:
 		return errors.Join(fmt.Errorf("it is %w: its sha256 is %s, pinned is %s", errCorrupt, sum, it.SHA256), os.Remove(part.Name()))
 	}

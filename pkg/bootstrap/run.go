@@ -45,6 +45,7 @@ type Machine struct {
 	Health     Health
 	Clock      Clock
 	Outward    Outward // nil tells nobody
+	Program    Program // nil is never exchanged
 
 	// Settle finds out which hardware this is and which instance, from the state
 	// on disk; Connect opens what needs to know.
@@ -188,6 +189,7 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	a.connected.Store(true)
 	work.Go(func() error { return a.fabric.Run(ctx) })
 	work.Go(func() error { return a.watchPeers(ctx) })
+	work.Go(func() error { return a.keepAgent(ctx, server) })
 	if !a.joining() {
 		work.Go(func() error { return a.watchFitness(ctx) })
 	}

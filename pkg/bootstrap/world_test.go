@@ -45,6 +45,7 @@ type world struct {
 	applying      []string // who is there to apply the add-ons
 	addonsSlow    bool
 	graves        graves
+	shelf         *shelf // the agents' programs, where they count
 	removed       string // instance that was removed from the directory
 }
 
@@ -211,6 +212,9 @@ func (w *world) start(s *testServer, spec cluster.Cluster) {
 				Run: func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
 		},
 	})
+	if w.shelf != nil {
+		a.Program = fakeProgram{s}
+	}
 	s.currentRun.Store(a)
 }
 

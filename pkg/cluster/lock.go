@@ -124,6 +124,13 @@ func ParseUnlocked(name string, data []byte, beside Beside) (Cluster, []Problem)
 	})
 }
 
+// FetchEnv is /etc/muster/fetch.env, which muster-fetch sources. The validation lets no
+// character through that ends a quoted word of a shell.
+func (a AgentSource) FetchEnv() string {
+	return fmt.Sprintf("MUSTER_URLS='%s'\nMUSTER_SHA256_amd64='%s'\nMUSTER_SHA256_arm64='%s'\n",
+		strings.Join(a.URLs, " "), a.SHA256["amd64"], a.SHA256["arm64"])
+}
+
 // noLock is what is wrong when a cluster file asks for what only a lock can give.
 const noLock = "there is no lock file beside the cluster file, so nothing has a digest"
 

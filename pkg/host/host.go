@@ -121,7 +121,7 @@ func (h *Host) installUnits(ctx context.Context) error {
 	if _, err := h.Units.Install(ctx, files); err != nil {
 		return err
 	}
-	return h.Units.Enable(ctx, layout.UnitContainerd, layout.UnitKubelet, layout.UnitRoutes)
+	return h.Units.Enable(ctx, layout.UnitContainerd, layout.UnitKubelet, layout.UnitRoutes, layout.UnitUpgrade)
 }
 
 // routeProtocol is the number that muster marks its routes with; the file gives

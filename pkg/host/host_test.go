@@ -187,7 +187,7 @@ func TestPrepare(t *testing.T) {
 	if diff := cmp.Diff([]string{"restart " + unitModules, "restart " + unitSysctl, "restart containerd.service"}, m.calls); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"containerd.service", "kubelet.service", "muster-routes.service"}, m.enabled); diff != "" {
+	if diff := cmp.Diff([]string{"containerd.service", "kubelet.service", "muster-routes.service", "muster-upgrade.service"}, m.enabled); diff != "" {
 		t.Error(diff)
 	}
 	for _, unit := range []string{layout.UnitAgent, layout.UnitFetch} {
@@ -195,7 +195,7 @@ func TestPrepare(t *testing.T) {
 			t.Errorf("%s was installed: it runs already, from the user-data or the image", unit)
 		}
 	}
-	if len(m.installed) != 8 {
+	if len(m.installed) != 9 {
 		t.Errorf("%d units installed", len(m.installed))
 	}
 	for path, want := range map[string]string{

@@ -10,7 +10,11 @@ const (
 	FetchEnv    = "/etc/muster/fetch.env"    // URLs and sha256 of the agent
 	Fetch       = "/usr/local/libexec/muster-fetch"
 	Agent       = "/usr/local/bin/bootstrap"
-	UnitDir     = "/etc/systemd/system"
+	// FormerAgent is the one before, which watches a new one and takes its place back.
+	FormerAgent = "/usr/local/bin/bootstrap.former"
+	// AgentPart is where muster-fetch looks for a whole agent that lacks its name only.
+	AgentPart = "/usr/local/bin/.bootstrap.part"
+	UnitDir   = "/etc/systemd/system"
 
 	State     = "/var/lib/muster"                        // 0700
 	Elect     = "/var/lib/muster/elect"                  // state.a, state.b
@@ -19,7 +23,8 @@ const (
 	Directory = "/var/lib/muster/directory"              // e<epoch>-g<generation>/
 	Revoked   = "/var/lib/muster/directory/revoked.json" // instances whose certificates are refused
 	Device    = "/var/lib/muster/device.json"
-	Artifacts = "/var/lib/muster/artifacts" // by sha256, and installed.json
+	Artifacts = "/var/lib/muster/artifacts"    // by sha256, and installed.json
+	Upgrade   = "/var/lib/muster/upgrade.json" // the last exchange of agents
 	// BakedArtifacts may hold artefacts by sha256 in an image.
 	BakedArtifacts = "/usr/local/share/muster/artifacts"
 
@@ -60,6 +65,7 @@ const (
 	UnitAgent        = "muster.service"
 	UnitDirectory    = "muster-directory.service"
 	UnitRoutes       = "muster-routes.service"
+	UnitUpgrade      = "muster-upgrade.service"
 	UnitAnnounce     = "muster-announce.service"
 	UnitKubeadmInit  = "kubeadm-init.service"
 	UnitKubeadmJoin  = "kubeadm-join.service"

@@ -89,7 +89,27 @@ type Status struct {
 	Network NetworkStatus `json:"network"`
 	// Addons are those of this server's cluster file; on control planes only.
 	Addons []AddonStatus `json:"addons,omitempty"`
+	// Agent is the program that tells this.
+	Agent AgentStatus `json:"agent,omitzero"`
 }
+
+// AgentStatus is the agent's own program, and its exchange for the pinned one.
+type AgentStatus struct {
+	SHA256 string `json:"sha256"`           // of the program that runs
+	Pinned string `json:"pinned,omitempty"` // what is to run, when that is another one
+	State  string `json:"state,omitempty"`
+	Detail string `json:"detail,omitempty"` // why it is not exchanged yet, a sentence
+}
+
+// States of an exchange. Without one there is none to be made.
+const (
+	AgentWaits    = "waits"    // for its turn
+	AgentNext     = "next"     // it begins in a moment
+	AgentFetches  = "fetches"  // the new program
+	AgentTrial    = "trial"    // the new one runs and has to be ready in time
+	AgentReturned = "returned" // the new one did not do; the former one runs
+	AgentHeld     = "held"     // it did not do on another server
+)
 
 // Preparation is how far host preparation is.
 type Preparation struct {

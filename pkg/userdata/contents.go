@@ -45,7 +45,7 @@ func newContents(c cluster.Cluster, units fs.FS) (Contents, error) {
 		Title: c.Metadata.Name + ": " + purpose(c.Spec),
 		Files: []File{
 			{layout.ClusterFile, 0o600, string(spec)},
-			{layout.FetchEnv, 0o644, fetchEnv(c.Spec.Agent)},
+			{layout.FetchEnv, 0o644, c.Spec.Agent.FetchEnv()},
 			{layout.Fetch, 0o755, bare(fetchScript)},
 		},
 		Enable: []string{layout.UnitFetch, layout.UnitAgent},
@@ -74,13 +74,6 @@ func purpose(s cluster.Spec) string {
 func (c Contents) comment() string {
 	return "# " + c.Title + ". It holds the cluster's\n" +
 		"# secret. Made by `userdata render`; change the cluster file and render again.\n"
-}
-
-// fetchEnv is what muster-fetch sources. The cluster file's validation lets no
-// character through that ends a quoted word of a shell.
-func fetchEnv(a cluster.AgentSource) string {
-	return fmt.Sprintf("MUSTER_URLS='%s'\nMUSTER_SHA256_amd64='%s'\nMUSTER_SHA256_arm64='%s'\n",
-		strings.Join(a.URLs, " "), a.SHA256["amd64"], a.SHA256["arm64"])
 }
 
 // bare drops comments and empty lines from a script or a unit, whose reasons are

@@ -176,7 +176,7 @@ func TestFetch(t *testing.T) {
 						sums = map[string]string{"amd64": sum(content), "arm64": sum([]byte("another"))}
 					}
 					urls := strings.Fields(strings.NewReplacer("M/", m.URL+"/", "DEAD", "http://127.0.0.1:1").Replace(row.urls))
-					s.write(t, s.env(), fetchEnv(cluster.AgentSource{URLs: urls, SHA256: sums}), 0o644)
+					s.write(t, s.env(), cluster.AgentSource{URLs: urls, SHA256: sums}.FetchEnv(), 0o644)
 					if row.before != "" {
 						s.write(t, s.agent, row.before, 0o755)
 					}
@@ -240,12 +240,12 @@ func TestFetchCannot(t *testing.T) {
 	if code, said := s.run(t); code != 78 || !strings.Contains(said, "fetch.env is missing") {
 		t.Errorf("without fetch.env: exit %d, %s", code, said)
 	}
-	s.write(t, s.env(), fetchEnv(cluster.AgentSource{URLs: []string{"http://127.0.0.1:1/x"}, SHA256: map[string]string{"amd64": sum(content)}}), 0o644)
+	s.write(t, s.env(), cluster.AgentSource{URLs: []string{"http://127.0.0.1:1/x"}, SHA256: map[string]string{"amd64": sum(content)}}.FetchEnv(), 0o644)
 	if code, said := s.run(t); code != 1 || !strings.Contains(said, "neither curl nor wget is installed") {
 		t.Errorf("without tools: exit %d, %s", code, said)
 	}
 	s = newServer(t, "", "riscv64")
-	s.write(t, s.env(), fetchEnv(cluster.AgentSource{}), 0o644)
+	s.write(t, s.env(), cluster.AgentSource{}.FetchEnv(), 0o644)
 	if code, said := s.run(t); code != 78 || !strings.Contains(said, "this machine is riscv64") {
 		t.Errorf("riscv64: exit %d, %s", code, said)
 	}
@@ -253,7 +253,7 @@ func TestFetchCannot(t *testing.T) {
 	s = newServer(t, "curl", "aarch64")
 	file := filepath.Join(s.dir, "agent-arm64")
 	s.write(t, file, string(content), 0o644)
-	s.write(t, s.env(), fetchEnv(cluster.AgentSource{URLs: []string{"file://" + s.dir + "/agent-ARCH"}, SHA256: map[string]string{"arm64": sum(content)}}), 0o644)
+	s.write(t, s.env(), cluster.AgentSource{URLs: []string{"file://" + s.dir + "/agent-ARCH"}, SHA256: map[string]string{"arm64": sum(content)}}.FetchEnv(), 0o644)
 	if code, said := s.run(t); code != 0 {
 		t.Errorf("file://: exit %d, %s", code, said)
 	}

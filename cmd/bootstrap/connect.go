@@ -146,3 +146,11 @@ func (c calls) ReleaseJoin(ctx context.Context, p agent.Peer, turn agent.JoinTur
 func (c calls) JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error) {
 	return c.agents.JoinMaterial(ctx, p)
 }
+
+func (c calls) Leave(ctx context.Context, p agent.Peer, r agent.LeaveRequest) (agent.LeaveReply, error) {
+	return c.agents.Leave(ctx, p, r)
+}
+
+func (c calls) Standing(ctx context.Context, p agent.Peer) (agent.Standing, error) {
+	return c.enrolment.Standing(ctx, p)
+}

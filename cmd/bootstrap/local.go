@@ -55,6 +55,7 @@ func localHandler(server *bootstrap.Server) http.Handler {
 	handlePeers(mux, server)
 	handleOrders(mux, server)
 	handleMembers(mux, server)
+	handleLeave(mux, server)
 	return mux
 }
 

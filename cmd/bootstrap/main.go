@@ -48,6 +48,7 @@ var commands = []command{
 	{"approve", "let a server in that waits for a person", approveCommand},
 	{"remove", "take a member out for ever: its place and its certificate", removeCommand},
 	{"replace", "give the place of a dead server to the one that comes under its name", replaceCommand},
+	{"leave", "take this server out of its cluster, in the right order", leaveCommand},
 	{"reset", "bring this server back to before its first boot", resetCommand},
 	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},

@@ -252,14 +252,7 @@ func (r reset) leave(ctx context.Context, found remains) error {
 	if !found.node {
 		return nil
 	}
-	permission, err := kubeadm.ResetConfig()
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(r.path(layout.ResetConfig), permission, 0o600); err != nil {
-		return err
-	}
-	return r.units.Start(ctx, layout.UnitKubeadmReset)
+	return (&kubeadm.Kubeadm{Units: r.units, Write: durable.WriteFile, Root: r.root}).Reset(ctx)
 }
 
 // clear removes what was found. It is cut off anywhere and begun again.
@@ -316,6 +309,7 @@ func (r reset) life(c cluster.Cluster) (bootstrap.Life, error) {
 	}
 	done := func(step string) bool { return durable.Last(entries, step) == durable.Done }
 	l.Made = done(kubeadm.StepInit) || done(kubeadm.StepJoin)
+	l.Left = done(bootstrap.StepLeft)
 	switch {
 	case done(bootstrap.StepControlPlane):
 		l.Role = member.ControlPlane

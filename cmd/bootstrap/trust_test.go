@@ -100,6 +100,9 @@ func (a *answering) Enrol(_ context.Context, from agent.Caller, r agent.EnrolReq
 	a.from = from
 	return a.trust.Sign(from, r.CSR)
 }
+func (a *answering) Standing(context.Context, agent.Caller) (agent.Standing, error) {
+	return agent.Standing{}, nil
+}
 func (a *answering) Members(context.Context) ([]member.Member, error) {
 	return []member.Member{{Name: "cp1"}}, nil
 }

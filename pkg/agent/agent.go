@@ -82,6 +82,34 @@ type JoinMaterial struct {
 	CA    []byte `json:"ca"`    // PEM of the cluster CA; the decree pins its hash
 }
 
+// LeaveStep is what a control plane does for a caller that leaves the cluster.
+type LeaveStep string
+
+// Steps of a leave, in order. Each may be asked for again.
+const (
+	LeaveWeigh LeaveStep = "weigh" // say what would go and what that risks, or refuse
+	LeaveDrain LeaveStep = "drain" // cordon the caller's node and have its pods go elsewhere
+	LeaveEtcd  LeaveStep = "etcd"  // take the caller's etcd out
+	LeaveEnd   LeaveStep = "end"   // delete its node, its row and its certificate
+)
+
+// LeaveRequest asks for one step of the caller's own leave.
+type LeaveRequest struct {
+	Step LeaveStep `json:"step"`
+}
+
+// LeaveReply says what came of a step.
+type LeaveReply struct {
+	Told []string `json:"told,omitempty"` // weigh: sentences
+	Pods []string `json:"pods,omitempty"` // drain: who is still there, and why
+}
+
+// Standing is what a control plane knows of an instance that asks.
+type Standing struct {
+	// Removed is set when it was a member and is none any more.
+	Removed bool `json:"removed"`
+}
+
 // ErrNotReady says that the server asked cannot answer yet (it is no control
 // plane, or its directory or API server is still starting): ask again, or ask
 // another.

@@ -176,6 +176,10 @@ func (f fakeDirectory) Remove(_ context.Context, who string, do bool) (member.Re
 		}
 		if do {
 			w.rows, w.removed = slices.Delete(w.rows, i, i+1), row.Inst
+			w.graves.expelled = append(w.graves.expelled, row.Inst)
+			if w.holder == row.Inst {
+				w.holder = ""
+			}
 			delete(w.book.mirror, row.Inst)
 		}
 		return out, nil
@@ -195,6 +199,9 @@ func (f fakeDirectory) Records(context.Context) ([]member.Record, error) {
 	var out []member.Record
 	for _, row := range w.rows {
 		out = append(out, member.Record{Inst: row.Inst, HW: row.HW, Name: row.Name, Address: row.Address, Role: row.Role, Key: w.bound[row.Inst]})
+	}
+	for _, inst := range w.graves.expelled {
+		out = append(out, member.Record{Inst: inst, Removed: true})
 	}
 	return out, err
 }

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
@@ -25,19 +23,19 @@ const WithdrawHead = 200 * time.Millisecond
 // holdElasticIPs keeps the EIP rule on a control plane: the address is on lo only
 // while this server's own API server is healthy. Healthy: address, then
 // announce. Unhealthy: withdraw, a moment, delete, destroy sockets bound to it.
-func (a *Agent) holdElasticIPs(ctx context.Context, work *errgroup.Group) error {
+func (a *Agent) holdElasticIPs(ctx context.Context) {
 	prefixes := plan.ControlPlaneIPs(a.Cluster.Spec)
 	if len(prefixes) == 0 {
-		return nil
+		return
 	}
 	announcement := plan.AnnouncementFor(a.Cluster.Spec, a.device, a.self.Inst)
 	onceHealthy := func() {}
 	switch a.Cluster.Spec.Network.BGP.ControlPlane {
 	case cluster.SpeakerBuiltin:
-		work.Go(func() error { a.startSpeaker(ctx, announcement); return nil })
+		a.announcers.Go(func() { a.startSpeaker(ctx, announcement) })
 	case cluster.SpeakerKubeVIP:
 		onceHealthy = sync.OnceFunc(func() {
-			work.Go(func() error { a.startKubeVIP(ctx, announcement.RouterID); return nil })
+			a.announcers.Go(func() { a.startKubeVIP(ctx, announcement.RouterID) })
 		})
 	}
 	warned := ""
@@ -54,7 +52,6 @@ func (a *Agent) holdElasticIPs(ctx context.Context, work *errgroup.Group) error 
 			a.board.problem(err)
 		}
 	}
-	return nil
 }
 
 // warnOfFilter says in the journal that the Elastic IPs will be held in vain,

@@ -20,8 +20,11 @@ import (
 // graves are the former lives of servers, which etcd still knows, and what left
 // etcd and Kubernetes.
 type graves struct {
-	buried   []*testServer
-	departed []string
+	buried      []*testServer
+	departed    []string
+	expelled    []string                 // instances whose rows were removed
+	answersLost map[agent.LeaveStep]bool // what was done comes through, the answer does not
+	pods        map[string][]plan.Pod    // on a node
 }
 
 // reborn gives a server that is off another life under the same name, address and
@@ -88,6 +91,46 @@ func (s *testServer) DeleteNode(_ context.Context, name string) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	s.world.graves.departed = append(s.world.graves.departed, "node "+name)
+	return nil
+}
+
+func (s *testServer) Cordon(_ context.Context, node string) error {
+	return s.world.note("cordon " + node)
+}
+
+func (s *testServer) Pods(_ context.Context, node string) ([]plan.Pod, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return slices.Clone(s.world.graves.pods[node]), nil
+}
+
+func (s *testServer) Evict(_ context.Context, p plan.Pod) error {
+	w := s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.Name == "held" {
+		return errors.New("the disruption budget web needs 2 healthy pods and has 2 currently")
+	}
+	for node, pods := range w.graves.pods {
+		w.graves.pods[node] = slices.DeleteFunc(pods, func(x plan.Pod) bool { return x == p })
+	}
+	return nil
+}
+
+func (s *testServer) EndKubeVIP(context.Context) error { return nil }
+
+func (s *testServer) Reset(context.Context) error {
+	s.world.mu.Lock()
+	s.healthy, s.nodeCA = false, ""
+	s.world.mu.Unlock()
+	return s.world.note("kubeadm reset of " + s.name)
+}
+
+// note writes into the list of what left.
+func (w *world) note(text string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.graves.departed = append(w.graves.departed, text)
 	return nil
 }
 

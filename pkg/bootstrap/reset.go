@@ -18,6 +18,7 @@ type Life struct {
 	Made    bool            // the journal says that kubeadm has made a node here
 	CAHash  string          // of /etc/kubernetes/pki/ca.crt, "" where there is none
 	Removed bool            // the cluster took this instance out
+	Left    bool            // it left the cluster
 	Etcd    bool            // etcd's data are here, also of a join that has not ended: etcd may count its vote
 }
 
@@ -29,7 +30,7 @@ func (l Life) counted() bool {
 		return false
 	}
 	made := l.Made || l.Etcd && l.CAHash == s.Sealed.CAHash
-	return s.IsSealed() && made && !l.Removed && !slices.Contains(s.VoidCAs(), l.CAHash)
+	return s.IsSealed() && made && !l.Removed && !l.Left && !slices.Contains(s.VoidCAs(), l.CAHash)
 }
 
 // WeighReset says what a reset of this server risks, in sentences. The error, of
@@ -38,11 +39,11 @@ func WeighReset(l Life, force bool) (danger []string, err error) {
 	s := l.State
 	switch {
 	case l.counted() && l.Role != member.Worker:
-		err = fmt.Errorf("%w: this server is a control plane of the formed cluster, which counts on its etcd; if the cluster gave it up already, or is to be destroyed: bootstrap reset --force", agent.ErrRefused)
+		err = fmt.Errorf("%w: this server is a control plane of the formed cluster, which counts on its etcd: bootstrap leave takes it out; if the cluster gave it up already, or is to be destroyed: bootstrap reset --force", agent.ErrRefused)
 		danger = append(danger, "DANGER: its etcd leaves the others only if its API server still answers. If not, a member that never comes back is left, and one server more that is off may stop the cluster.",
 			"DANGER: if it is the only control plane, the cluster is lost for good.")
 	case l.counted():
-		err = fmt.Errorf("%w: this server is a worker of the formed cluster: drain and delete its node first; if that is done, or is not needed: bootstrap reset --force", agent.ErrRefused)
+		err = fmt.Errorf("%w: this server is a worker of the formed cluster: bootstrap leave takes it out; if that is done otherwise, or is not needed: bootstrap reset --force", agent.ErrRefused)
 		danger = append(danger, "DANGER: its pods end without warning, and its node stays in Kubernetes until somebody deletes it.")
 	case s != nil && !s.IsSealed() && !s.Superseded() && s.HoldsGo():
 		err = fmt.Errorf("%w: this server was decided to build the first control plane, and no other may; if it shall not: bootstrap reset --force here, then bootstrap supersede on another", agent.ErrRefused)
@@ -51,7 +52,7 @@ func WeighReset(l Life, force bool) (danger []string, err error) {
 	if err != nil && force {
 		err = nil
 	}
-	if s != nil && s.IsSealed() && s.SpecID != l.Config.SpecID && l.Config.SpecID != "" && (l.Made || l.Etcd) && !l.Removed {
+	if s != nil && s.IsSealed() && s.SpecID != l.Config.SpecID && l.Config.SpecID != "" && (l.Made || l.Etcd) && !l.Removed && !l.Left {
 		danger = append(danger, fmt.Sprintf("DANGER: it was a node of another formed cluster, %s. If that one still runs, it counts on this server: take it out there first.", s.SpecID))
 	}
 	if s != nil && !s.IsSealed() && len(s.Slots) > 0 {

@@ -38,9 +38,10 @@ func TestWeighReset(t *testing.T) {
 		{"sealed and not joined yet", Life{State: state(sealed), Role: member.Worker}, "", ""},
 		{"a join that has not ended, and etcd may count its vote", Life{State: state(sealed), Role: member.ControlPlane, CAHash: ca, Etcd: true}, "counts on its etcd", "a member that never comes back"},
 		{"etcd's data of another CA", Life{State: state(sealed), CAHash: "sha256:other", Etcd: true}, "", ""},
-		{"a worker", Life{State: state(sealed), Role: member.Worker, Made: true, CAHash: ca}, "drain and delete its node", "its pods end"},
+		{"a worker", Life{State: state(sealed), Role: member.Worker, Made: true, CAHash: ca}, "bootstrap leave takes it out", "its pods end"},
 		{"a control plane", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca}, "counts on its etcd", "the cluster is lost for good"},
 		{"removed", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca, Removed: true}, "", ""},
+		{"left", Life{State: state(sealed), Role: member.ControlPlane, Made: true, CAHash: ca, Left: true}, "", ""},
 		{"of another cluster", Life{State: state(func(s *election.State) { sealed(s); s.SpecID = "other" }), Role: member.ControlPlane, Made: true, CAHash: ca}, "", "a node of another formed cluster, other"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -112,6 +112,10 @@ type Agent struct {
 
 	clockAsked time.Time // when all but the clock was ready; of watchFitness alone
 
+	released   chan struct{}  // closed when an operator orders this server to leave
+	release    func()         // closes it
+	announcers sync.WaitGroup // hold Elastic IPs and their announcer
+
 	prepared  chan struct{}          // closed when host preparation is done
 	hindrance atomic.Pointer[error]  // what hinders it now
 	origin    atomic.Pointer[string] // what is to be said of this instance's beginning
@@ -121,7 +125,8 @@ type Agent struct {
 
 // New prepares a run.
 func New(m Machine) *Agent {
-	a := &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), compare: make(chan struct{}, 1)}
+	a := &Agent{Machine: m, board: newBoard(m.Log, m.Notify, m.Now), prepared: make(chan struct{}), compare: make(chan struct{}, 1), released: make(chan struct{})}
+	a.release = sync.OnceFunc(func() { close(a.released) })
 	if a.Outward == nil {
 		a.Outward = silent{}
 	}
@@ -149,7 +154,9 @@ func (a *Agent) Run(ctx context.Context, serveLocal func(context.Context, *Serve
 		}
 		return err
 	})
-	if err := work.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
+	err := work.Wait()
+	a.announcers.Wait()
+	if err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
@@ -164,13 +171,22 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err != nil {
 		return err
 	}
+	if a.Journal.Done(StepLeft) {
+		return a.rest(ctx)
+	}
+	leaving := a.Journal.Done(StepLeaving)
 	void := a.voidNode(settled.State)
+	if leaving {
+		if err := a.until(ctx, "the Elastic IPs to be withdrawn", a.yieldElasticIPs); err != nil {
+			return err
+		}
+	}
 	if void { // first the route goes, then the address
 		if err := a.standDown(ctx); err != nil {
 			return err
 		}
 	}
-	if err := a.layRoutes(ctx, void); err != nil {
+	if err := a.layRoutes(ctx, void || leaving); err != nil {
 		return err
 	}
 	work.Go(func() error { return a.Network.Run(ctx) })
@@ -208,14 +224,42 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err := a.standFirst(ctx, decree); err != nil {
 		return err
 	}
-	role, err := a.takeRole(ctx, work, decree)
+	duty, endDuty := context.WithCancel(ctx)
+	defer endDuty()
+	role, err := a.takeRole(duty, work, decree)
 	if err != nil {
 		return err
 	}
-	if err := a.becomeNode(ctx, work, decree, role); err != nil {
+	if err := a.serveNode(duty, work, decree, role); err != nil || ctx.Err() != nil {
 		return err
 	}
-	return a.stay(ctx)
+	return a.part(ctx, decree, role, endDuty)
+}
+
+// serveNode is steps 7 to 10. It returns without an error at the end of ctx, and when
+// an operator orders this server to leave.
+func (a *Agent) serveNode(ctx context.Context, work *errgroup.Group, d election.Decree, role member.Role) error {
+	if a.Journal.Done(StepLeaving) {
+		return nil
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	work.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-a.released:
+			stop()
+		}
+		return nil
+	})
+	err := a.becomeNode(ctx, work, d, role)
+	if err == nil {
+		err = a.stay(ctx)
+	}
+	if a.Journal.Done(StepLeaving) {
+		return nil
+	}
+	return err
 }
 
 // becomeNode is steps 7 and 8: this server makes the cluster, or joins it.
@@ -223,7 +267,7 @@ func (a *Agent) becomeNode(ctx context.Context, work *errgroup.Group, d election
 	if !d.Mine && role != member.ControlPlane {
 		return a.joinWorker(ctx, d)
 	}
-	work.Go(func() error { return a.holdElasticIPs(ctx, work) })
+	a.announcers.Go(func() { a.holdElasticIPs(ctx) })
 	var err error
 	if d.Mine {
 		err = a.lead(ctx, d)

@@ -82,6 +82,9 @@ type Calls interface {
 	RenewJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error
 	ReleaseJoin(ctx context.Context, p agent.Peer, turn agent.JoinTurn) error
 	JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error)
+	Leave(ctx context.Context, p agent.Peer, request agent.LeaveRequest) (agent.LeaveReply, error)
+	// Standing is asked on the enrolment port, where a removed server may.
+	Standing(ctx context.Context, p agent.Peer) (agent.Standing, error)
 }
 
 // Trust holds this server's keys: the leaf of the enrolment CA that it made
@@ -181,6 +184,15 @@ type Kubernetes interface {
 	EtcdMembers(ctx context.Context) ([]plan.EtcdMember, error)
 	RemoveEtcdMember(ctx context.Context, id uint64) error
 	DeleteNode(ctx context.Context, name string) error
+	// Cordon keeps new pods from a node. Pods are those on it; Evict asks one to go,
+	// and its error says what keeps it.
+	Cordon(ctx context.Context, node string) error
+	Pods(ctx context.Context, node string) ([]plan.Pod, error)
+	Evict(ctx context.Context, p plan.Pod) error
+	// EndKubeVIP ends the pod that announces in the speaker's place, if there is one.
+	EndKubeVIP(ctx context.Context) error
+	// Reset runs kubeadm reset over what there is of a node: its etcd must have left.
+	Reset(ctx context.Context) error
 	// Initialised and Joined say whether it has been done on this disk.
 	Initialised() bool
 	Joined() bool

@@ -166,7 +166,13 @@ func (w *world) boot(name string) {
 	w.start(s, spec)
 	go func() {
 		err := s.agent().Run(ctx, watchStatus)
-		for errors.Is(err, errSuperseded) && ctx.Err() == nil { // as systemd does
+		for (errors.Is(err, errSuperseded) || errors.Is(err, errParted)) && ctx.Err() == nil { // as systemd does
+			if errors.Is(err, errParted) {
+				w.mu.Lock()
+				s.running, s.flags = false, Flags{}
+				w.mu.Unlock()
+				w.gossip()
+			}
 			w.start(s, spec)
 			err = s.agent().Run(ctx, watchStatus)
 		}
@@ -734,6 +740,25 @@ func (c fakeCalls) ReleaseJoin(ctx context.Context, p agent.Peer, t agent.JoinTu
 }
 func (c fakeCalls) JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error) {
 	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.JoinMaterial, error) { return s.JoinMaterial(ctx, from) })
+}
+
+func (c fakeCalls) Leave(ctx context.Context, p agent.Peer, r agent.LeaveRequest) (agent.LeaveReply, error) {
+	c.w.mu.Lock()
+	refused, lost := c.w.removed == c.self.inst, c.w.graves.answersLost[r.Step]
+	c.w.mu.Unlock()
+	if refused {
+		return agent.LeaveReply{}, errors.New("remote error: tls: bad certificate")
+	}
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.LeaveReply, error) {
+		reply, err := s.Leave(ctx, from, r)
+		if lost && err == nil {
+			err = errors.New("the connection was cut")
+		}
+		return reply, err
+	})
+}
+func (c fakeCalls) Standing(ctx context.Context, p agent.Peer) (agent.Standing, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.Standing, error) { return s.Standing(ctx, from) })
 }
 
 func reach[A any](ctx context.Context, c fakeCalls, p agent.Peer, do func(*Server, agent.Caller) (A, error)) (A, error) {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -188,7 +189,10 @@ func (a *API) CreateBootstrapToken(ctx context.Context, ttl time.Duration) (clus
 
 // call sends one request and decodes a 2xx answer into out, when there is one.
 func (a *API) call(ctx context.Context, method, path string, body []byte, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, a.base.JoinPath(path).String(), bytes.NewReader(body))
+	path, query, _ := strings.Cut(path, "?")
+	at := a.base.JoinPath(path)
+	at.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

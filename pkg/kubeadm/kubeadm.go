@@ -222,7 +222,7 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 }
 
 // clear makes room for a run: it removes what an unfinished one left, or brings
-// up what finishing it needs. It is the only caller of kubeadm reset.
+// up what finishing it needs.
 func (k *Kubeadm) clear(ctx context.Context, r run) error {
 	// A unit that ended well stays active, and starting it would do nothing.
 	if err := k.Units.Stop(ctx, r.unit); err != nil {
@@ -232,6 +232,16 @@ func (k *Kubeadm) clear(ctx context.Context, r run) error {
 		return k.Units.Start(ctx, layout.UnitKubelet)
 	}
 	if r.step != ResetRun {
+		return nil
+	}
+	return k.Reset(ctx)
+}
+
+// Reset runs kubeadm reset, unless there is nothing of a node here. It ends the pods
+// and wipes etcd's data, so whoever calls it has made sure that no promoted member of
+// etcd dies by it.
+func (k *Kubeadm) Reset(ctx context.Context) error {
+	if !Look(k.Root, time.Now()).Any() {
 		return nil
 	}
 	permission, err := ResetConfig()

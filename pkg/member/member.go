@@ -34,6 +34,8 @@ const (
 	Waiting      Phase = "waiting"      // for the first control plane, or for the turn to join
 	Joining      Phase = "joining"      // kubeadm join
 	Ready        Phase = "ready"
+	Leaving      Phase = "leaving" // an operator ordered it to leave; it goes on by itself
+	Left         Phase = "left"    // it is no member any more, and stays out until bootstrap reset
 	Stopped      Phase = "stopped" // configuration error: a restart cannot help
 )
 

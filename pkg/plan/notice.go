@@ -20,6 +20,7 @@ type Notice struct {
 var noticeCodes = map[member.Phase]int{
 	member.Identity: 1000, member.Metadata: 1001, member.RollCall: 1002, member.Deciding: 1003, member.Enrolling: 1004,
 	member.Preparing: 1005, member.Initialising: 1006, member.Waiting: 1007, member.Joining: 1008, member.Ready: 1009,
+	member.Leaving: 1010, member.Left: 1011,
 	member.Stopped: 1099,
 }
 
@@ -30,7 +31,7 @@ const noticeMessage = 255
 func NoticeOf(cluster string, s member.Status) Notice {
 	n := Notice{State: "running", Code: noticeCodes[s.Phase], Message: cluster + "/" + cmp.Or(s.Name, "?") + ": " + string(s.Phase)}
 	switch s.Phase {
-	case member.Ready:
+	case member.Ready, member.Left:
 		n.State = "succeeded"
 	case member.Stopped:
 		n.State = "failed"

@@ -210,3 +210,13 @@ func (c *Client) ReleaseJoin(ctx context.Context, p agent.Peer, turn agent.JoinT
 func (c *Client) JoinMaterial(ctx context.Context, p agent.Peer) (agent.JoinMaterial, error) {
 	return call[agent.JoinMaterial](ctx, c, p, http.MethodPost, "/v1/join/material", none{})
 }
+
+// Leave asks for a step of the caller's leave.
+func (c *Client) Leave(ctx context.Context, p agent.Peer, request agent.LeaveRequest) (agent.LeaveReply, error) {
+	return call[agent.LeaveReply](ctx, c, p, http.MethodPost, "/v1/leave", request)
+}
+
+// Standing asks a control plane whether the caller was removed.
+func (c *Client) Standing(ctx context.Context, p agent.Peer) (agent.Standing, error) {
+	return call[agent.Standing](ctx, c, p, http.MethodGet, "/v1/standing", nil)
+}

@@ -175,6 +175,14 @@ func (s *server) JoinMaterial(_ context.Context, from agent.Caller) (agent.JoinM
 	return agent.JoinMaterial{Token: "abcdef.0123456789abcdef", CA: []byte("ca")}, s.note(from, nil)
 }
 
+func (s *server) Leave(_ context.Context, from agent.Caller, r agent.LeaveRequest) (agent.LeaveReply, error) {
+	return agent.LeaveReply{Pods: []string{"default/web: ends"}}, s.note(from, r)
+}
+
+func (s *server) Standing(_ context.Context, from agent.Caller) (agent.Standing, error) {
+	return agent.Standing{Removed: true}, s.note(from, nil)
+}
+
 // pair is a server on both ports and a caller of the same CA.
 type pair struct {
 	server             *server
@@ -228,6 +236,10 @@ func calls() []struct {
 		{"release", func(ctx context.Context, p pair) (any, error) { return nil, p.callAgt.ReleaseJoin(ctx, p.peer, turn) }, turn, nil},
 		{"material", func(ctx context.Context, p pair) (any, error) { return p.callAgt.JoinMaterial(ctx, p.peer) },
 			nil, agent.JoinMaterial{Token: "abcdef.0123456789abcdef", CA: []byte("ca")}},
+		{"leave", func(ctx context.Context, p pair) (any, error) {
+			return p.callAgt.Leave(ctx, p.peer, agent.LeaveRequest{Step: agent.LeaveDrain})
+		}, agent.LeaveRequest{Step: agent.LeaveDrain}, agent.LeaveReply{Pods: []string{"default/web: ends"}}},
+		{"standing", func(ctx context.Context, p pair) (any, error) { return p.callEnrol.Standing(ctx, p.peer) }, nil, agent.Standing{Removed: true}},
 	}
 }
 

@@ -26,6 +26,9 @@ type Enrolling interface {
 	// Enrol signs the caller's certificate request with the agent CA.
 	Enrol(ctx context.Context, from agent.Caller, request agent.EnrolRequest) (agent.Enrolment, error)
 	Status(ctx context.Context) member.Status
+	// Standing tells the caller whether it was removed: its certificate of the agent
+	// CA is refused then, so it cannot ask elsewhere.
+	Standing(ctx context.Context, from agent.Caller) (agent.Standing, error)
 }
 
 // Serving answers on the agent port. All but Status need the directory, which
@@ -40,6 +43,7 @@ type Serving interface {
 	RenewJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error
 	ReleaseJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error
 	JoinMaterial(ctx context.Context, from agent.Caller) (agent.JoinMaterial, error)
+	Leave(ctx context.Context, from agent.Caller, request agent.LeaveRequest) (agent.LeaveReply, error)
 }
 
 // Identify reads the caller from a verified TLS connection.
@@ -61,6 +65,11 @@ func EnrolmentHandler(e Enrolling, who Identify) http.Handler {
 	mux.HandleFunc("POST /v1/enrol", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, e.Enrol) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, who, func(ctx context.Context, _ agent.Caller, _ none) (member.Status, error) { return e.Status(ctx), nil })
+	})
+	mux.HandleFunc("GET /v1/standing", func(w http.ResponseWriter, r *http.Request) {
+		serve(w, r, who, func(ctx context.Context, from agent.Caller, _ none) (agent.Standing, error) {
+			return e.Standing(ctx, from)
+		})
 	})
 	return mux
 }
@@ -101,6 +110,7 @@ func AgentHandler(s Serving, who Identify) http.Handler {
 			return s.JoinMaterial(ctx, from)
 		})
 	})
+	mux.HandleFunc("POST /v1/leave", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, s.Leave) })
 	return mux
 }
 

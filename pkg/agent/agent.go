@@ -80,6 +80,9 @@ type JoinTurn struct {
 type JoinMaterial struct {
 	Token string `json:"token"` // bootstrap token, 15 minutes
 	CA    []byte `json:"ca"`    // PEM of the cluster CA; the decree pins its hash
+	// EtcdGone says to a control plane that a majority of etcd knows no member of
+	// its name or at its address: etcd's data there, if any, are of one that was taken out.
+	EtcdGone bool `json:"etcdGone,omitempty"`
 }
 
 // LeaveStep is what a control plane does for a caller that leaves the cluster.

@@ -297,7 +297,7 @@ func (a *Agent) join(ctx context.Context, d election.Decree, controlPlane bool) 
 	if err != nil {
 		return err
 	}
-	how := plan.Join{ControlPlane: controlPlane, Server: plan.ServerURL(from.Address), Token: material.Token, CA: material.CA}
+	how := plan.Join{ControlPlane: controlPlane, Server: plan.ServerURL(from.Address), Token: material.Token, CA: material.CA, EtcdGone: material.EtcdGone}
 	if !controlPlane {
 		how.Server = "https://" + a.self.Node.Endpoint
 	}

@@ -72,12 +72,19 @@ func (s *testServer) EtcdMembers(context.Context) ([]plan.EtcdMember, error) {
 	for _, x := range s.world.etcdVoters() {
 		out = append(out, plan.EtcdMember{ID: uint64(x.address.As4()[3]), Name: x.name, Address: x.address, Healthy: x.running})
 	}
+	if x := s.world.learner; x != nil {
+		out = append(out, plan.EtcdMember{ID: uint64(x.address.As4()[3]), Address: x.address, Learner: true})
+	}
 	return out, nil
 }
 
 func (s *testServer) RemoveEtcdMember(_ context.Context, id uint64) error {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
+	if x := s.world.learner; x != nil && uint64(x.address.As4()[3]) == id {
+		s.world.learner = nil
+		s.world.graves.departed = append(s.world.graves.departed, "learner of "+x.name)
+	}
 	for _, x := range s.world.etcdVoters() {
 		if uint64(x.address.As4()[3]) == id {
 			x.promoted = false

@@ -183,6 +183,9 @@ type Kubernetes interface {
 	// of one that is gone do nothing.
 	EtcdMembers(ctx context.Context) ([]plan.EtcdMember, error)
 	RemoveEtcdMember(ctx context.Context, id uint64) error
+	// EtcdHas says whether etcd has a member of that name or at that address, as its
+	// majority knows.
+	EtcdHas(ctx context.Context, node string, address netip.Addr) (bool, error)
 	DeleteNode(ctx context.Context, name string) error
 	// Cordon keeps new pods from a node. Pods are those on it; Evict asks one to go,
 	// and its error says what keeps it.

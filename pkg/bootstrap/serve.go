@@ -11,6 +11,7 @@ import (
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/pkg/plan"
 )
 
 // Server answers the other agents and the local socket. Its methods are called
@@ -250,8 +251,28 @@ func (s *Server) AcquireJoin(ctx context.Context, from agent.Caller) (agent.Join
 		return agent.JoinTurn{}, fmt.Errorf("%s is a %s; only control planes take turns: %w", row.Name, row.Role, agent.ErrRefused)
 	}
 	turn, err := db.AcquireJoin(ctx, from.Inst)
+	if err == nil && turn.Granted {
+		err = s.dropLearners(ctx, row)
+	}
 	turn.Holder = s.nameOf(ctx, turn.Holder)
 	return turn, err
+}
+
+// dropLearners makes room in etcd for the one whose turn it is: a server that died
+// for good while it joined would hold the learner's place for ever.
+func (s *Server) dropLearners(ctx context.Context, turn member.Member) error {
+	k := s.agent.Kubernetes
+	members, err := k.EtcdMembers(ctx)
+	if err != nil {
+		return fmt.Errorf("the members of etcd are not known here: %w: %w", err, agent.ErrNotReady)
+	}
+	for _, x := range plan.OtherLearners(members, turn.Name, turn.Address) {
+		s.agent.Log.Warn("an etcd learner leaves: its server lost the turn to join", "name", x.Name, "address", x.Address, "turn", turn.Name)
+		if err := k.RemoveEtcdMember(ctx, x.ID); err != nil {
+			return fmt.Errorf("taking out the etcd learner of %s (%s), which lost its turn to join: %w: %w", x.Name, x.Address, err, agent.ErrNotReady)
+		}
+	}
+	return nil
 }
 
 // nameOf is the node name of an instance, or the instance.
@@ -298,6 +319,13 @@ func (s *Server) JoinMaterial(ctx context.Context, from agent.Caller) (agent.Joi
 	}
 	if err := s.vouch(ctx, s.agent.Directory, from.Inst); err != nil {
 		return out, err
+	}
+	if row.Role == member.ControlPlane {
+		has, err := s.agent.Kubernetes.EtcdHas(ctx, row.Name, row.Address)
+		if err != nil {
+			return out, fmt.Errorf("whether etcd has a member at %s is not known here: %w: %w", row.Address, err, agent.ErrNotReady)
+		}
+		out.EtcdGone = !has
 	}
 	if out.CA, err = s.agent.Kubernetes.CA(); err != nil {
 		return out, err

@@ -32,7 +32,6 @@ type world struct {
 	servers       map[string]*testServer // by inst
 	inits         []string               // the ledger: who ran kubeadm init
 	joins         []string
-	joining       int // control planes inside kubeadm join
 	rows          []member.Member
 	bound         map[string]string // inst -> key
 	approved      map[string]bool   // hardware
@@ -45,8 +44,9 @@ type world struct {
 	applying      []string // who is there to apply the add-ons
 	addonsSlow    bool
 	graves        graves
-	shelf         *shelf // the agents' programs, where they count
-	removed       string // instance that was removed from the directory
+	shelf         *shelf      // the agents' programs, where they count
+	learner       *testServer // of etcd, which takes one
+	removed       string      // instance that was removed from the directory
 }
 
 // testServer is one server with its disk.
@@ -83,6 +83,7 @@ type testServer struct {
 	done       chan error
 	healthy    bool
 	promoted   bool // its etcd votes
+	etcdData   bool // on its disk
 	health     chan bool
 	addresses  []netip.Prefix
 	joinedWith plan.Join
@@ -517,7 +518,7 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 		if err := s.mayJoin(); err != nil {
 			return err
 		}
-		if err := s.joinEtcd(ctx); err != nil {
+		if err := s.joinEtcd(ctx, j); err != nil {
 			return err
 		}
 	}
@@ -556,18 +557,19 @@ func (s *testServer) mayJoin() error {
 }
 
 // joinEtcd is the part of a join in which etcd has a learner and takes no second.
-func (s *testServer) joinEtcd(ctx context.Context) error {
-	s.world.mu.Lock()
-	s.world.joining++
-	if s.world.joining > 1 {
-		s.world.t.Error("two control planes are etcd learners at once")
+func (s *testServer) joinEtcd(ctx context.Context, j plan.Join) error {
+	if err := s.learn(j); err != nil {
+		return err
 	}
-	s.world.mu.Unlock()
 	err := sleep(ctx, 3*time.Second)
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
-	s.world.joining--
-	s.promoted = err == nil
+	if err == nil && s.world.learner != s && !s.promoted {
+		return errors.New("the member was taken out while it learned")
+	}
+	if err == nil && s.world.learner == s {
+		s.promoted, s.world.learner = true, nil
+	}
 	return err
 }
 

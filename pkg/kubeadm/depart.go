@@ -45,6 +45,17 @@ func (k *Kubeadm) EtcdMembers(ctx context.Context) ([]plan.EtcdMember, error) {
 	return g.members(ctx)
 }
 
+// EtcdHas says whether etcd has a member of a node's name or at its address, learner
+// or voter, as its majority knows at this moment: the one asked may be behind.
+func (k *Kubeadm) EtcdHas(ctx context.Context, node string, address netip.Addr) (bool, error) {
+	g, err := k.etcdGateway()
+	if err != nil {
+		return false, err
+	}
+	defer g.client.CloseIdleConnections()
+	return g.has(ctx, node, address)
+}
+
 // RemoveEtcdMember takes a member out, unless it is gone.
 func (k *Kubeadm) RemoveEtcdMember(ctx context.Context, id uint64) error {
 	g, err := k.etcdGateway()
@@ -53,6 +64,36 @@ func (k *Kubeadm) RemoveEtcdMember(ctx context.Context, id uint64) error {
 	}
 	defer g.client.CloseIdleConnections()
 	return g.remove(ctx, id)
+}
+
+// has asks for the list that a majority agrees on, which members does not, so that
+// the list is to be had without one, too.
+func (g etcdGateway) has(ctx context.Context, node string, address netip.Addr) (bool, error) {
+	var list struct {
+		Members []struct {
+			Name     string   `json:"name"` // empty until it has started once
+			PeerURLs []string `json:"peerURLs"`
+		} `json:"members"`
+	}
+	if err := g.ask(ctx, memberList, map[string]bool{"linearizable": true}, &list); err != nil {
+		return false, err
+	}
+	for _, x := range list.Members {
+		if x.Name == node || peerAddress(x.PeerURLs) == address {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// peerAddress is where the other members reach one.
+func peerAddress(urls []string) (at netip.Addr) {
+	for _, peer := range urls {
+		if u, err := url.Parse(peer); err == nil {
+			at, _ = netip.ParseAddr(u.Hostname())
+		}
+	}
+	return at
 }
 
 func (g etcdGateway) members(ctx context.Context) ([]plan.EtcdMember, error) {
@@ -74,12 +115,7 @@ func (g etcdGateway) members(ctx context.Context) ([]plan.EtcdMember, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading etcd's members: the id %q is no number", x.ID)
 		}
-		m := plan.EtcdMember{ID: id, Name: x.Name, Learner: x.IsLearner}
-		for _, peer := range x.PeerURLs {
-			if u, err := url.Parse(peer); err == nil {
-				m.Address, _ = netip.ParseAddr(u.Hostname())
-			}
-		}
+		m := plan.EtcdMember{ID: id, Name: x.Name, Address: peerAddress(x.PeerURLs), Learner: x.IsLearner}
 		for _, at := range x.ClientURLs {
 			m.Healthy = m.Healthy || g.healthy(ctx, at)
 		}

@@ -149,7 +149,7 @@ func (k *Kubeadm) Init(ctx context.Context, n plan.Node) error {
 // registered. On a control plane the authorities must have been adopted.
 func (k *Kubeadm) Join(ctx context.Context, n plan.Node, j plan.Join) error {
 	evidence := Look(k.Root, time.Now())
-	step := JoinStep(Facts{Done: k.Journal.Done(StepJoin), Started: k.Journal.Started(StepJoin), Evidence: evidence})
+	step := JoinStep(Facts{Done: k.Journal.Done(StepJoin), Started: k.Journal.Started(StepJoin), Evidence: evidence, EtcdGone: j.EtcdGone})
 	conf, at := layout.KubeletConf, netip.AddrPort{}
 	if j.ControlPlane {
 		conf, at = layout.AdminConf, k.server(n)

@@ -126,6 +126,7 @@ type Facts struct {
 	Endpoint string // host:port of the cluster
 	CAHash   string // of the cluster's authorities
 	Alive    bool   // the API server of this server answers 200 on /livez
+	EtcdGone bool   // etcd's majority knows no member at this server's address
 }
 
 // InitStep decides about kubeadm init. Before init has ended nobody has joined,
@@ -149,7 +150,8 @@ func InitStep(f Facts) Step {
 // have been promoted: wiping it would leave a dead voter, and with two voters
 // that is the end of the quorum. A kubelet that has its certificate may have a
 // Ready node, whose name kubeadm refuses to take again. Neither is ever reset
-// here, only finished.
+// here, only finished; except that etcd's majority says it has no such member: it
+// was taken out when its turn was over, and would not start with that data.
 func JoinStep(f Facts) Step {
 	switch {
 	case f.Done:
@@ -158,6 +160,8 @@ func JoinStep(f Facts) Step {
 		return Run
 	case !f.Started:
 		return NotOurs
+	case f.Evidence.EtcdData && f.EtcdGone:
+		return ResetRun
 	case f.Evidence.EtcdData || f.Evidence.KubeletConf:
 		return Finish
 	}

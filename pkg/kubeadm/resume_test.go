@@ -48,6 +48,9 @@ func TestJoinStep(t *testing.T) {
 		{"manifests, etcd never started", Facts{Started: true, Evidence: Evidence{AdminConf: true, Manifests: 4}}, ResetRun},
 		{"etcd has data: perhaps a voter", Facts{Started: true, Evidence: Evidence{AdminConf: true, Manifests: 4, EtcdData: true}}, Finish},
 		{"the kubelet is in: the node may be Ready", Facts{Started: true, Evidence: Evidence{KubeletConf: true}}, Finish},
+		{"etcd's data, taken out of etcd meanwhile", Facts{Started: true, EtcdGone: true, Evidence: Evidence{AdminConf: true, EtcdData: true}}, ResetRun},
+		{"no data yet, so etcd knows of none", Facts{Started: true, EtcdGone: true, Evidence: Evidence{AdminConf: true, Manifests: 3}}, ResetRun},
+		{"done, and taken out by hand", Facts{Done: true, Started: true, EtcdGone: true, Evidence: Evidence{EtcdData: true}}, Nothing},
 		{"a worker's CA, from kubeadm", Facts{Started: true, Evidence: Evidence{Leftovers: []string{"/etc/kubernetes/pki/ca.crt"}}}, ResetRun},
 		{"a torn certificate beside etcd's data", Facts{Started: true, Evidence: Evidence{EtcdData: true, Leftovers: []string{"/etc/kubernetes/pki/apiserver.crt"}}}, Finish},
 		{"somebody else's node", Facts{Evidence: Evidence{EtcdData: true}}, NotOurs},
@@ -59,15 +62,15 @@ func TestJoinStep(t *testing.T) {
 	}
 }
 
-// Whatever is found: a joined member with etcd's data is never reset, and nothing
+// Whatever is found: a member with etcd's data that etcd knows is never reset, and nothing
 // is reset that the journal does not know.
 func TestNeverReset(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := func(name string) bool { return rapid.Bool().Draw(t, name) }
-		f := Facts{Done: b("done"), Started: b("started"), Alive: b("alive"), Evidence: Evidence{
+		f := Facts{Done: b("done"), Started: b("started"), Alive: b("alive"), EtcdGone: b("gone"), Evidence: Evidence{
 			AdminConf: b("admin"), KubeletConf: b("kubelet"), EtcdData: b("etcd"), Manifests: rapid.IntRange(0, 4).Draw(t, "manifests"),
 		}}
-		if JoinStep(f) == ResetRun && (f.Evidence.EtcdData || !f.Started || f.Done) {
+		if JoinStep(f) == ResetRun && (f.Evidence.EtcdData && !f.EtcdGone || !f.Started || f.Done) {
 			t.Fatalf("join resets %+v", f)
 		}
 		if InitStep(f) == ResetRun && (!f.Started || f.Done) {

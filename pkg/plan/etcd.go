@@ -19,6 +19,19 @@ type EtcdMember struct {
 // ErrEtcdQuorum says that etcd would have no majority without a member.
 var ErrEtcdQuorum = errors.New("etcd keeps it")
 
+// OtherLearners are the learners that are not of the node whose turn it is to join.
+// etcd takes one learner at a time, so each is of a server that lost its turn, and
+// would hold the place for ever. It has no vote that could be lost with it.
+func OtherLearners(members []EtcdMember, name string, address netip.Addr) []EtcdMember {
+	var out []EtcdMember
+	for _, x := range members {
+		if x.Learner && x.Name != name && x.Address != address {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // LeaveEtcd finds the member of a node by name, or by address where it never
 // started, and says with how many voters etcd goes on without it. found is false
 // when there is none. An error wraps ErrEtcdQuorum.

@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,5 +42,31 @@ func TestLeaveEtcd(t *testing.T) {
 				t.Errorf("error %v, expected %q", err, c.refused)
 			}
 		})
+	}
+}
+
+func TestOtherLearners(t *testing.T) {
+	at := netip.MustParseAddr
+	members := []EtcdMember{
+		{ID: 1, Name: "cp1", Address: at("10.0.0.1")},
+		{ID: 2, Address: at("10.0.0.2"), Learner: true}, // never started
+		{ID: 3, Name: "cp3", Address: at("10.0.0.3"), Learner: true},
+	}
+	for _, c := range []struct {
+		name, address string
+		want          []uint64
+	}{
+		{"cp4", "10.0.0.4", []uint64{2, 3}},
+		{"cp2", "10.0.0.2", []uint64{3}}, // its own, from an earlier attempt
+		{"cp3", "10.0.0.9", []uint64{2}},
+		{"cp1", "10.0.0.1", []uint64{2, 3}},
+	} {
+		var got []uint64
+		for _, x := range OtherLearners(members, c.name, at(c.address)) {
+			got = append(got, x.ID)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
 	}
 }

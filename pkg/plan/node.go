@@ -24,6 +24,7 @@ type Join struct {
 	Server       string // https URL for the discovery file
 	Token        string // bootstrap token, 15 minutes
 	CA           []byte // PEM of the cluster CA
+	EtcdGone     bool   // etcd's majority knows no member at this server's address
 }
 
 // NodeFor names the node and its addresses. leader is the private address of the

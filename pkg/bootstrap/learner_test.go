@@ -1,0 +1,83 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/plan"
+)
+
+// learn makes a server etcd's learner, if there is none. A member that was taken out
+// does not start again with the data that it has.
+func (s *testServer) learn(j plan.Join) error {
+	w := s.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.learner == s, s.promoted:
+		return nil
+	case w.learner != nil:
+		return errors.New("etcdserver: too many learner members in cluster")
+	case s.etcdData && !j.EtcdGone:
+		return errors.New("the member has been permanently removed from the cluster")
+	}
+	w.learner, s.etcdData = s, true
+	return nil
+}
+
+func (s *testServer) EtcdHas(_ context.Context, _ string, address netip.Addr) (bool, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	if l := s.world.learner; l != nil && l.address == address {
+		return true, nil
+	}
+	return slices.ContainsFunc(s.world.etcdVoters(), func(x *testServer) bool { return x.address == address }), nil
+}
+
+// A control plane dies for good while it joins: its learner makes room when its turn
+// was taken over. It was not gone, after all: it comes back and joins anew.
+func TestLearnerOfALostTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		for _, name := range []string{"cp1", "cp2", "cp3"} {
+			w.boot(name)
+		}
+		var dead *testServer
+		w.until(5*time.Minute, "a learner", func() error {
+			if dead = w.learner; dead == nil {
+				return errors.New("there is none")
+			}
+			return nil
+		})
+		w.powerOff(dead.name)
+		living := slices.DeleteFunc([]string{"cp1", "cp2", "cp3"}, func(n string) bool { return n == dead.name })
+		pass(3 * time.Minute)
+		w.mu.Lock()
+		if w.learner != dead {
+			t.Error("its learner left before its turn was over")
+		}
+		w.holder = "" // the directory takes the turn away; see its own tests
+		w.mu.Unlock()
+		w.formed(10*time.Minute, living...)
+		if diff := cmp.Diff([]string{"learner of " + dead.name}, w.graves.departed); diff != "" {
+			t.Errorf("what left (-want +got):\n%s", diff)
+		}
+		w.boot(dead.name)
+		w.formed(10*time.Minute, "cp1", "cp2", "cp3")
+		w.until(time.Minute, "three votes", func() error {
+			if n := len(w.etcdVoters()); n != 3 || w.learner != nil {
+				return fmt.Errorf("%d voters, learner %v", n, w.learner)
+			}
+			return nil
+		})
+	})
+}

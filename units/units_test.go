@@ -83,6 +83,7 @@ func TestPathsAgreeWithLayout(t *testing.T) {
 		{layout.UnitRoutes, "ConditionPathExists=" + layout.Device},
 		{layout.UnitAnnounce, "ExecCondition=" + layout.Agent + " fence check-announce"},
 		{layout.UnitKubeadmInit, "ExecStartPre=" + layout.Agent + " fence check-init"},
+		{layout.UnitKubelet, "ExecStartPre=-/bin/sync --file-system " + layout.Kubernetes + " " + layout.KubeletData},
 		{layout.UnitKubeadmInit, "--config " + layout.InitConfig + " --skip-token-print --skip-certificate-key-print"},
 		{layout.UnitKubeadmJoin, "--config " + layout.JoinConfig},
 		{layout.UnitKubeadmReset, "AssertPathExists=" + layout.ResetConfig},

@@ -17,7 +17,7 @@ import (
 type kubernetes struct{ *kubeadm.Kubeadm }
 
 func newKubernetes(c cluster.Cluster, units *systemd.Manager, journal *durable.Journal) kubernetes {
-	return kubernetes{&kubeadm.Kubeadm{Cluster: c, Units: units, Journal: journal, Write: durable.WriteFile, Flush: durable.Flush, Root: "/"}}
+	return kubernetes{&kubeadm.Kubeadm{Cluster: c, Units: units, Journal: journal, Write: durable.WriteFile, Flush: durable.Flush, WriteThrough: durable.WriteThrough, Root: "/"}}
 }
 
 func (k kubernetes) Init(ctx context.Context, n plan.Node) error {

@@ -336,3 +336,54 @@ func leavingOut(file, directory bool) func(*Store, election.State) error {
 		return err
 	}
 }
+
+// What a program writes that never calls fsync, with and without WriteThrough. The
+// file of a directory made later is to survive, too, and one that grows.
+func TestWriteThrough(t *testing.T) {
+	for _, through := range []bool{true, false} {
+		privately(t)
+		image := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(image, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("mkfs.ext4", "-q", image, "16M").CombinedOutput(); err != nil {
+			t.Skipf("mkfs.ext4: %v: %s", err, out)
+		}
+		dir := power(t, image)
+		if err := Flush(dir); err != nil {
+			t.Fatal(err)
+		}
+		if through {
+			if err := errors.Join(WriteThrough(dir, filepath.Join(dir, "none")), WriteThrough(dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		files := []string{"kubelet.conf", "manifests/etcd.yaml"}
+		if err := os.Mkdir(filepath.Join(dir, "manifests"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("whole"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data, err := os.ReadFile(image)
+		lost := filepath.Join(t.TempDir(), "disk")
+		if err = errors.Join(err, os.WriteFile(lost, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		after := power(t, lost)
+		for _, name := range files {
+			text, err := os.ReadFile(filepath.Join(after, name))
+			if kept := err == nil && string(text) == "whole"; kept != through {
+				t.Errorf("written through %v: after the power loss %s holds %q (%v)", through, name, text, err)
+			}
+		}
+	}
+}
+
+func TestWriteThroughWhereItIsUnknown(t *testing.T) {
+	if err := WriteThrough(mount(t, "ramfs", "")); err != nil {
+		t.Error(err)
+	}
+}

@@ -110,3 +110,34 @@ func Flush(dirs ...string) error {
 	}
 	return nil
 }
+
+// synchronous is FS_SYNC_FL of linux/fs.h, what chattr +S sets.
+const synchronous = 0x8
+
+// WriteThrough has what any program writes into files that it makes in these
+// directories on disk when its write returns, and its name too: it is for programs
+// of others that never call fsync. A directory that does not exist is passed over;
+// one that is made later below these follows them. A file system that knows no such
+// attribute goes on as before.
+func WriteThrough(dirs ...string) error {
+	for _, dir := range dirs {
+		d, err := os.Open(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("have %s written through: %w", dir, err)
+		}
+		flags, err := unix.IoctlGetUint32(int(d.Fd()), unix.FS_IOC_GETFLAGS)
+		if err == nil && flags&synchronous == 0 {
+			err = unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, int(flags|synchronous))
+		}
+		if errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+			err = nil
+		}
+		if err = errors.Join(err, d.Close()); err != nil {
+			return fmt.Errorf("have %s written through: %w", dir, err)
+		}
+	}
+	return nil
+}

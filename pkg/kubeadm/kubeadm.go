@@ -56,7 +56,10 @@ type Kubeadm struct {
 	// Flush returns when everything written to the file systems that hold these
 	// directories survives power loss.
 	Flush func(dirs ...string) error
-	Root  string // "/"; another directory in tests
+	// WriteThrough has what any program writes to new files in these directories on
+	// disk when its write returns.
+	WriteThrough func(dirs ...string) error
+	Root         string // "/"; another directory in tests
 
 	at      func(private netip.Addr) netip.AddrPort // the API server of this server; nil: its port 6443
 	kubeVIP string                                  // where kube-vip listens; empty: speakers.KubeVIPMetrics
@@ -202,6 +205,13 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 		if err := k.put(r.file, config, 0o600); err != nil {
 			return err
 		}
+		// kubeadm writes etcd's manifest, gives etcd its vote, and goes on; the kubelet
+		// writes kubelet.conf, and kubeadm removes the token. A power loss then took
+		// both files, and two voters of which one cannot start are a cluster that
+		// stands still. What was written before is flushed by kubelet.service.
+		if err := k.WriteThrough(k.path(layout.Kubernetes), k.path(layout.Manifests)); err != nil {
+			return err
+		}
 	}
 	if err := k.Units.Start(ctx, r.unit); err != nil {
 		return err
@@ -241,7 +251,7 @@ func (k *Kubeadm) clear(ctx context.Context, r run) error {
 // and wipes etcd's data, so whoever calls it has made sure that no promoted member of
 // etcd dies by it.
 func (k *Kubeadm) Reset(ctx context.Context) error {
-	if !Look(k.Root, time.Now()).Any() {
+	if e := Look(k.Root, time.Now()); !e.Any() && len(e.Leftovers) == 0 {
 		return nil
 	}
 	permission, err := ResetConfig()

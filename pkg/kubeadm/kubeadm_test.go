@@ -30,6 +30,7 @@ type host struct {
 	api     *server
 	a       Authorities
 	flushed []string // directories, since the last start of a unit
+	through []string // directories that are written through
 }
 
 func (h *host) Start(_ context.Context, unit string) error {
@@ -52,6 +53,11 @@ func (h *host) Start(_ context.Context, unit string) error {
 			}
 		}
 	case layout.UnitKubeadmInit, layout.UnitKubeadmJoin:
+		for _, dir := range []string{layout.Kubernetes, layout.Manifests} { // else a voter may not come back
+			if !slices.Contains(h.through, filepath.Join(h.root, dir)) {
+				h.t.Errorf("%s starts before %s is written through", unit, dir)
+			}
+		}
 		h.active[unit] = true
 		h.node()
 	}
@@ -107,6 +113,8 @@ func (j journal) Finish(step string) error {
 	return nil
 }
 
+func (h *host) writeThrough(dirs ...string) error { h.through = append(h.through, dirs...); return nil }
+
 func (h *host) flush(dirs ...string) error { h.flushed = append(h.flushed, dirs...); return nil }
 
 var self = plan.Node{Name: "cp1", Private: netip.MustParseAddr("10.99.14.9"), Endpoint: "147.75.194.92:6443"}
@@ -114,7 +122,7 @@ var self = plan.Node{Name: "cp1", Private: netip.MustParseAddr("10.99.14.9"), En
 func setUp(t *testing.T) (*Kubeadm, *host) {
 	t.Helper()
 	h := &host{t: t, root: t.TempDir(), active: map[string]bool{}, running: map[string]bool{}, fail: map[string]error{}, journal: map[string]string{}}
-	k := &Kubeadm{Cluster: seeds(), Units: h, Journal: journal{h}, Write: write, Flush: h.flush, Root: h.root}
+	k := &Kubeadm{Cluster: seeds(), Units: h, Journal: journal{h}, Write: write, Flush: h.flush, WriteThrough: h.writeThrough, Root: h.root}
 	for _, d := range []string{layout.PKI, layout.Run} {
 		if err := os.MkdirAll(filepath.Join(h.root, d), 0o700); err != nil {
 			t.Fatal(err)
@@ -246,6 +254,7 @@ func TestInitUnderWay(t *testing.T) {
 	k, h := setUp(t)
 	h.begun(StepInit)
 	h.running[layout.UnitKubeadmInit] = true
+	_ = h.writeThrough(filepath.Join(h.root, layout.Kubernetes), filepath.Join(h.root, layout.Manifests)) // by who started it
 	h.leave(layout.Manifests+"/etcd.yaml", "x")
 	if err := k.Init(t.Context(), self); err != nil {
 		t.Fatal(err)

@@ -174,7 +174,18 @@ func (s *Server) ClaimRole(ctx context.Context, from agent.Caller, r agent.RoleR
 			return agent.RoleReply{}, err
 		}
 	}
-	role, err := db.ClaimRole(ctx, m, r.Eligible, false, spec.ControlPlanes, expect)
+	claim := func() (member.Role, error) {
+		return db.ClaimRole(ctx, m, r.Eligible, false, spec.ControlPlanes, expect)
+	}
+	role, err := claim()
+	if err != nil {
+		switch found, kept := s.succeed(ctx, db, from, r); {
+		case found && kept == nil:
+			role, err = claim()
+		case found:
+			err = fmt.Errorf("%w; %w", err, kept)
+		}
+	}
 	s.agent.surplus.note(m, err, s.agent.Now())
 	if err == nil {
 		s.agent.Log.Info("role given", "name", r.Name, "role", role, "address", r.Address)

@@ -115,7 +115,9 @@ func (a *Agent) peer(inst string) (agent.Peer, bool) {
 func (a *Agent) watchPeers(ctx context.Context) error {
 	for {
 		var view election.View
-		for _, p := range a.fabric.Gossip.Peers() {
+		peers := a.fabric.Gossip.Peers()
+		a.absences.see(peers, a.Now())
+		for _, p := range peers {
 			// This instance at another address is for the core to judge: a copied disk.
 			if p.Inst != a.self.Inst || p.Address != a.self.Node.Private {
 				view.Peers = append(view.Peers, election.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Eligible: p.Eligible, Joining: p.Joining})

@@ -45,6 +45,7 @@ var rules = table([]group{
 		`spec.static[].hostname spec.static[].addresses[] spec.static[].addresses[].address spec.static[].addresses[].public`},
 
 	{Apply, "control planes give roles by it: with more, eligible servers that come later become control planes; with fewer, none ceases to be one", `spec.servers.controlPlanes`},
+	{Apply, "control planes decide by it from their agent's next start on", `spec.servers.replace.by spec.servers.replace.after`},
 	{Apply, "the agent reads it at its next start; the metadata must name the server as before",
 		`spec.platform spec.metadata.url spec.metadata.deadline spec.metadata.requireBGP`},
 	{Apply, "the agent reads it at its next start", `apiToken spec.discovery[] spec.discovery[].static spec.discovery[].subnet spec.discovery[].dns spec.discovery[].multicast

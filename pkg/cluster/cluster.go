@@ -185,7 +185,28 @@ type Servers struct {
 	// Electors are hardware ids (32 hex digits). When given only they vote, and N
 	// is their count: a server pasted twice, or one too many, then has no vote.
 	Electors []string `yaml:"electors,omitempty"`
+	Replace  Replace  `yaml:"replace,omitempty"`
 }
+
+// Replace says how a server that was installed anew gets back the place of its
+// former life: the same hardware, under the same name and address.
+type Replace struct {
+	// By is who decides. auto, the default: the control planes, when the former life
+	// was out of sight for the time in after and all other members of etcd are healthy.
+	// operator: nobody but who runs `bootstrap replace`.
+	By string `yaml:"by,omitempty" allowed:"auto operator"`
+	// After is that time, 1m to 24h; 10m when left out. It is for the case that the
+	// hardware id is wrong, because two servers have the same or somebody with the
+	// user-data claims it, so it should be longer than your servers take to reboot; a
+	// minute is what gossip needs to be sure that a server is gone.
+	After time.Duration `yaml:"after,omitempty"`
+}
+
+// Who replaces a server that was installed anew.
+const (
+	ReplaceAuto     = "auto"
+	ReplaceOperator = "operator"
+)
 
 // Join makes the user-data that of a server which joins a formed cluster: it
 // never votes and is none of the expected ones. `userdata render --join --ca HASH`

@@ -215,6 +215,9 @@ func TestProblems(t *testing.T) {
 			`7:19: spec.metadata.url: "169.254.169.254" is not an http or https URL of a host, without user, query and fragment (such as http://169.254.169.254)`,
 			`7:48: spec.metadata.deadline: "5" is not a duration (a number with a unit: 90s, 5m, 1h30m)`,
 		}},
+		{"a server is replaced too early", good, "expect: 5", "expect: 5\n    replace: {by: auto, after: 5s}", []string{
+			"10:32: spec.servers.replace.after: 5s is shorter than gossip needs to be sure that a server is gone, or too long for anybody to wait (1m to 24h; 10m when left out)",
+		}},
 		{"deadline", good, `{url: "http://169.254.169.254"}`, `{url: "http://169.254.169.254", deadline: 1s}`, []string{
 			"7:55: spec.metadata.deadline: 1s is too short for a slow service, or too long to notice a dead one (10s to 1h; 5m when left out)",
 		}},

@@ -109,6 +109,9 @@ func (v *validator) servers() {
 	case k%2 == 0:
 		v.warnf(planes, fmt.Sprintf("%d tolerate the same number of failures", k-1), "%d control planes: an even number gains nothing", k)
 	}
+	if after := v.Spec.Servers.Replace.After; after != 0 && (after < time.Minute || after > 24*time.Hour) {
+		v.errorf("spec.servers.replace.after", "1m to 24h; 10m when left out", "%s is shorter than gossip needs to be sure that a server is gone, or too long for anybody to wait", after)
+	}
 	if v.Spec.Servers.Quorum == QuorumMajority {
 		v.warnf("spec.servers.quorum", "safe tolerates one wiped or surplus server in three", "with majority one server that loses its disk while the cluster forms may lead to two clusters")
 	}

@@ -11,3 +11,9 @@ import "embed"
 //
 //go:embed *.service
 var FS embed.FS
+
+// Pods is the drop-in for the scopes of containers, which orders their end after that
+// of the speaker (layout.PodScopes).
+//
+//go:embed pods.conf
+var Pods []byte

@@ -109,6 +109,9 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		if s.Problem != "" {
 			fmt.Fprintf(w, "%s: %s\n", name, oneLine(s.Problem))
 		}
+		if s.Cordoned {
+			fmt.Fprintf(w, "%s is cordoned and takes no new pods: kubectl uncordon %s, when it shall again\n", name, name)
+		}
 		if p := s.Preparation; p.Step != "" {
 			fmt.Fprintf(w, "%s prepares: %s\n", name, preparing(p))
 		}

@@ -206,3 +206,34 @@ func TestLeaveDrainIsHeld(t *testing.T) {
 		w.formed(time.Minute, "cp1", "w1")
 	})
 }
+
+// A node that an operator cordoned stays so through a reboot, and status says it.
+func TestCordonedStaysCordoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, all := formedWorld(t, 1, 1)
+		defer w.shutdown()
+		if err := w.named("cp1").Cordon(t.Context(), "w1"); err != nil {
+			t.Fatal(err)
+		}
+		cordoned := func() {
+			t.Helper()
+			w.until(time.Minute, "status to say that it is cordoned", func() error {
+				if st := w.named("w1").agent().board.read(); !st.Cordoned || st.Phase != member.Ready {
+					return fmt.Errorf("it says %+v", st)
+				}
+				return nil
+			})
+		}
+		cordoned()
+		w.powerOff("w1")
+		w.boot("w1")
+		w.formed(time.Minute, all...)
+		cordoned()
+		if w.named("cp1").agent().board.read().Cordoned {
+			t.Error("the other is called cordoned, too")
+		}
+		if diff := cmp.Diff([]string{"cordon w1"}, w.departedNow()); diff != "" {
+			t.Errorf("what was done (-want +got)\n%s", diff)
+		}
+	})
+}

@@ -362,10 +362,13 @@ func (a *Agent) decide(ctx context.Context, void bool) (election.Decree, error) 
 func (a *Agent) stay(ctx context.Context) error {
 	const settled, watching, patience = 30 * time.Second, time.Second, 3
 	for missed := 0; ; missed++ {
-		ready, err := a.Kubernetes.NodeReady(ctx, a.self.Node.Name)
+		node, err := a.Kubernetes.NodeState(ctx, a.self.Node.Name)
+		if err == nil && node.Cordoned != a.board.read().Cordoned {
+			a.board.change(func(s *member.Status) { s.Cordoned = node.Cordoned })
+		}
 		pause := watching
 		switch was := a.board.read().Phase == member.Ready; {
-		case ready:
+		case node.Ready:
 			a.board.enter(member.Ready)
 			missed, pause = 0, settled
 		case was && missed < patience:

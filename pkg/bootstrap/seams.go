@@ -206,7 +206,7 @@ type Kubernetes interface {
 	// it away.
 	SetStaticPod(manifest string, content []byte) error
 	BootstrapToken(ctx context.Context) (string, error)
-	NodeReady(ctx context.Context, name string) (bool, error)
+	NodeState(ctx context.Context, name string) (plan.NodeState, error)
 }
 
 // Authority is the Kubernetes API of this control plane, as the authority over the

@@ -607,10 +607,10 @@ func (s *testServer) Healthy(context.Context) error {
 func (s *testServer) BootstrapToken(context.Context) (string, error) {
 	return "abcdef.0123456789abcdef", nil
 }
-func (s *testServer) NodeReady(context.Context, string) (bool, error) {
+func (s *testServer) NodeState(_ context.Context, name string) (plan.NodeState, error) {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
-	return !s.notReady, nil
+	return plan.NodeState{Ready: !s.notReady, Cordoned: slices.Contains(s.world.graves.departed, "cordon "+name)}, nil
 }
 
 // Health and network.

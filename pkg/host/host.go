@@ -118,6 +118,10 @@ func (h *Host) installUnits(ctx context.Context) error {
 			return err
 		}
 	}
+	// Before the units, because systemd looks for it when it reads them.
+	if _, err := h.put(layout.PodScopes, units.Pods); err != nil {
+		return err
+	}
 	if _, err := h.Units.Install(ctx, files); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/units"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew; read the difference before you commit it")
@@ -200,6 +201,7 @@ func TestPrepare(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/etc/iproute2/rt_protos.d/muster.conf": "201\tmuster\n",
+		layout.PodScopes:                        string(units.Pods),
 		modulesFile:                             "# Written by muster.\noverlay\nbr_netfilter\n",
 	} {
 		if got, err := os.ReadFile(m.path(path)); err != nil || string(got) != want {

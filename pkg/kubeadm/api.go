@@ -97,6 +97,7 @@ type Node struct {
 	Reason       string // why it is not ready, as its kubelet says
 	InternalIP   netip.Addr
 	ControlPlane bool
+	Cordoned     bool // takes no new pods, by somebody's order
 }
 
 type nodeObject struct {
@@ -104,6 +105,9 @@ type nodeObject struct {
 		Name   string            `json:"name"`
 		Labels map[string]string `json:"labels"`
 	} `json:"metadata"`
+	Spec struct {
+		Unschedulable bool `json:"unschedulable"`
+	} `json:"spec"`
 	Status struct {
 		Conditions []struct{ Type, Status, Message string } `json:"conditions"`
 		Addresses  []struct{ Type, Address string }         `json:"addresses"`
@@ -111,7 +115,7 @@ type nodeObject struct {
 }
 
 func (o nodeObject) node() Node {
-	n := Node{Name: o.Metadata.Name, Reason: "its kubelet has not reported yet"}
+	n := Node{Name: o.Metadata.Name, Cordoned: o.Spec.Unschedulable, Reason: "its kubelet has not reported yet"}
 	_, n.ControlPlane = o.Metadata.Labels["node-role.kubernetes.io/control-plane"]
 	for _, c := range o.Status.Conditions {
 		if c.Type == "Ready" {

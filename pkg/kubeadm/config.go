@@ -112,8 +112,14 @@ type networking struct {
 }
 
 type apiServer struct {
-	CertSANs []string `yaml:"certSANs"`
+	CertSANs  []string `yaml:"certSANs"`
+	ExtraArgs []arg    `yaml:"extraArgs,omitempty"`
 }
+
+// shutdownDelay is how long an API server that is told to end says that it is not
+// ready, and still answers: the speaker withdraws the Elastic IP meanwhile, which takes
+// it two probes, 1.2 s, and the router some milliseconds more.
+const shutdownDelay = "3s"
 
 type component struct {
 	ExtraArgs []arg `yaml:"extraArgs,omitempty"`
@@ -228,7 +234,7 @@ func InitConfig(in InitInput) ([]byte, error) {
 			Networking: networking{
 				PodSubnet: joinPrefixes(k.PodSubnets), ServiceSubnet: joinPrefixes(k.ServiceSubnets), DNSDomain: k.DNSDomain,
 			},
-			APIServer:         apiServer{CertSANs: names(in)},
+			APIServer:         apiServer{CertSANs: names(in), ExtraArgs: []arg{{"shutdown-delay-duration", shutdownDelay}}},
 			ControllerManager: component{ExtraArgs: nodeMasks(k)},
 		},
 		kubelet(k.Kubelet),

@@ -167,8 +167,8 @@ func TestInit(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(h.root, layout.InitConfig)); err == nil {
 		t.Error("the file with the token is still there")
 	}
-	if ready, err := k.NodeReady(t.Context(), "cp1"); !ready || err != nil {
-		t.Errorf("ready %t, %v", ready, err)
+	if state, err := k.NodeState(t.Context(), "cp1"); !state.Ready || state.Cordoned || err != nil {
+		t.Errorf("%+v, %v", state, err)
 	}
 	if err := k.Healthy(t.Context()); err != nil {
 		t.Error(err)

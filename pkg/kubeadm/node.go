@@ -54,19 +54,19 @@ func (k *Kubeadm) BootstrapToken(ctx context.Context) (string, error) {
 	return token.Reveal(), err
 }
 
-// NodeReady says whether a node is Ready. On a control plane it asks the API
+// NodeState says whether a node is Ready, and whether somebody cordoned it. On a control plane it asks the API
 // server of this server, on a worker the endpoint, with the kubelet's rights,
 // which suffice for its own node.
-func (k *Kubeadm) NodeReady(ctx context.Context, name string) (bool, error) {
+func (k *Kubeadm) NodeState(ctx context.Context, name string) (plan.NodeState, error) {
 	api, err := k.admin()
 	if errors.Is(err, fs.ErrNotExist) {
 		api, err = k.open(layout.KubeletConf, netip.AddrPort{})
 	}
 	if err != nil {
-		return false, err
+		return plan.NodeState{}, err
 	}
 	n, found, err := api.Node(ctx, name)
-	return found && n.Ready, err
+	return plan.NodeState{Ready: found && n.Ready, Cordoned: n.Cordoned}, err
 }
 
 // server is the API server of this server.

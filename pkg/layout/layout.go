@@ -16,6 +16,9 @@ const (
 	AgentPart = "/usr/local/bin/.bootstrap.part"
 	UnitDir   = "/etc/systemd/system"
 
+	// PodScopes is the drop-in of every container's scope.
+	PodScopes = "/etc/systemd/system/cri-containerd-.scope.d/muster.conf"
+
 	State     = "/var/lib/muster"                        // 0700
 	Elect     = "/var/lib/muster/elect"                  // state.a, state.b
 	Journal   = "/var/lib/muster/journal"                // steps done, appended and fsynced

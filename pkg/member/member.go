@@ -85,6 +85,9 @@ type Status struct {
 	Preparation Preparation `json:"preparation,omitzero"`
 	// NodeCA is the CA of the Kubernetes node on this server, if there is one.
 	NodeCA string `json:"nodeCA,omitempty"`
+	// Cordoned says that the node takes no new pods, by somebody's order. muster never
+	// takes that back.
+	Cordoned bool `json:"cordoned,omitempty"`
 	// Decree is what this server knows to be decided.
 	Decree Decree `json:"decree"`
 	// Network is what this server has on lo and what its speaker says, for people.

@@ -13,6 +13,12 @@ type Pod struct {
 
 func (p Pod) String() string { return p.Namespace + "/" + p.Name }
 
+// NodeState is how a node stands in Kubernetes.
+type NodeState struct {
+	Ready    bool
+	Cordoned bool // it takes no new pods, by somebody's order
+}
+
 // ToEvict are the pods that a drain waits for: not those of the node itself, which
 // kubeadm reset ends, and not those that have ended.
 func ToEvict(pods []Pod) []Pod {

@@ -53,10 +53,12 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return err
 	}
 	log := newLog(stderr, *debug)
-	machine, err := openMachine(ctx, c, log)
+	revised := openRevisions(c, layout.Spec)
+	machine, err := openMachine(ctx, revised.now, log)
 	if err != nil {
 		return err
 	}
+	machine.Revisions = revised
 	a := bootstrap.New(machine)
 	return a.Run(ctx, func(ctx context.Context, server *bootstrap.Server) error {
 		return serveLocal(ctx, layout.Socket, server, func() {

@@ -154,3 +154,7 @@ func (c calls) Leave(ctx context.Context, p agent.Peer, r agent.LeaveRequest) (a
 func (c calls) Standing(ctx context.Context, p agent.Peer) (agent.Standing, error) {
 	return c.enrolment.Standing(ctx, p)
 }
+
+func (c calls) Spec(ctx context.Context, p agent.Peer, request agent.SpecRequest) (member.Spec, error) {
+	return c.agents.Spec(ctx, p, request)
+}

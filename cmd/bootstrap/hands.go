@@ -194,7 +194,7 @@ func asAgent(err error) error {
 	switch {
 	case errors.Is(err, directory.ErrSurplus):
 		return kindOf{err, agent.ErrSurplus}
-	case errors.Is(err, directory.ErrRevoked), errors.Is(err, directory.ErrMustStay), errors.Is(err, directory.ErrUnknownMember):
+	case errors.Is(err, directory.ErrRevoked), errors.Is(err, directory.ErrMustStay), errors.Is(err, directory.ErrUnknownMember), errors.Is(err, directory.ErrStale):
 		return kindOf{err, agent.ErrRefused}
 	case errors.Is(err, directory.ErrUnavailable):
 		return kindOf{err, agent.ErrNotReady}
@@ -260,4 +260,17 @@ func (d directoryUnit) ReleaseJoin(ctx context.Context, inst string, token int64
 		return nil // it is not held: that is what was asked for
 	}
 	return asAgent(err)
+}
+
+func (d directoryUnit) Spec(ctx context.Context, known int64) (*member.Spec, error) {
+	spec, err := d.client.Spec(ctx, known)
+	return spec, asAgent(err)
+}
+
+func (d directoryUnit) WriteSpec(ctx context.Context, spec member.Spec, expected uint64) error {
+	return asAgent(d.client.WriteSpec(ctx, spec, expected))
+}
+
+func (d directoryUnit) RestoreSpec(ctx context.Context, spec member.Spec) error {
+	return asAgent(d.client.RestoreSpec(ctx, spec))
 }

@@ -56,6 +56,7 @@ func localHandler(server *bootstrap.Server) http.Handler {
 	handleOrders(mux, server)
 	handleMembers(mux, server)
 	handleLeave(mux, server)
+	handleApply(mux, server)
 	return mux
 }
 
@@ -100,15 +101,25 @@ var actCodes = []struct {
 }{
 	{agent.ErrNotReady, "not-ready", http.StatusServiceUnavailable, exitUnavailable},
 	{agent.ErrRefused, "refused", http.StatusForbidden, exitPermission},
+	{bootstrap.ErrInvalid, "bad-input", http.StatusUnprocessableEntity, exitData},
 }
 
 // handleAct serves one act. do returns the sentences of its plan, and does it
 // only when yes is set. An error that wraps agent.ErrNotReady or agent.ErrRefused
 // gives the command its exit code.
 func handleAct[Q any](mux *http.ServeMux, name string, do func(ctx context.Context, yes bool, act Q) ([]string, error)) {
+	handleAnswer(mux, name, maxAct, func(ctx context.Context, yes bool, act Q) (actReply, error) {
+		sentences, err := do(ctx, yes, act)
+		return actReply{Version: actVersion, Sentences: sentences, Done: yes}, err
+	})
+}
+
+// handleAnswer serves one act that has an answer of its own, with a request of at most
+// so many bytes.
+func handleAnswer[Q, R any](mux *http.ServeMux, name string, most int64, do func(ctx context.Context, yes bool, act Q) (R, error)) {
 	mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
 		var request actRequest[Q]
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAct))
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 		d.DisallowUnknownFields()
 		err := d.Decode(&request)
 		if err == nil && request.Version != actVersion {
@@ -120,9 +131,9 @@ func handleAct[Q any](mux *http.ServeMux, name string, do func(ctx context.Conte
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), actPatience)
 		defer cancel()
-		sentences, err := do(ctx, request.Yes, request.Act)
+		answer, err := do(ctx, request.Yes, request.Act)
 		if err == nil {
-			localReply(w, http.StatusOK, actReply{Version: actVersion, Sentences: sentences, Done: request.Yes})
+			localReply(w, http.StatusOK, answer)
 			return
 		}
 		for _, known := range actCodes {
@@ -137,7 +148,11 @@ func handleAct[Q any](mux *http.ServeMux, name string, do func(ctx context.Conte
 
 // askAct asks the agent for an act.
 func askAct[Q any](ctx context.Context, socket, name string, yes bool, act Q) (actReply, error) {
-	var reply actReply
+	return askAnswer[Q, actReply](ctx, socket, name, yes, act)
+}
+
+// askAnswer asks the agent for an act that has an answer of its own.
+func askAnswer[Q, R any](ctx context.Context, socket, name string, yes bool, act Q) (reply R, err error) {
 	ctx, cancel := context.WithTimeout(ctx, actPatience+5*time.Second)
 	defer cancel()
 	body, err := json.Marshal(actRequest[Q]{Version: actVersion, Yes: yes, Act: act})

@@ -93,7 +93,7 @@ func metadataSpec(config string, named bool) (cluster.Spec, error) {
 	if errors.Is(err, fs.ErrNotExist) && (named || config == layout.ClusterFile) {
 		return cluster.Spec{Platform: cluster.PlatformAuto}, nil
 	}
-	c, err := readCluster(config)
+	c, err := readEffective(config)
 	return c.Spec, err
 }
 

@@ -86,7 +86,7 @@ func netRenderCommand(_ context.Context, args []string, stdout, stderr io.Writer
 	if err := flags.parse(args); err != nil {
 		return err
 	}
-	c, err := readCluster(*config)
+	c, err := readEffective(*config)
 	if err != nil {
 		return err
 	}

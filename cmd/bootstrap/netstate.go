@@ -186,7 +186,7 @@ func writeJSON(w io.Writer, v any) error {
 // look compares the kernel with what the cluster file and the metadata ask for.
 // builtin says that our speaker should run here.
 func (v *netView) look(ctx context.Context, stderr io.Writer) (report netReport, builtin bool, err error) {
-	c, err := readCluster(v.config)
+	c, err := readEffective(v.config)
 	if err != nil {
 		return report, false, err
 	}

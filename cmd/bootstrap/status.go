@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -92,11 +93,17 @@ func readStatus(ctx context.Context, socket string) (serverList, error) {
 // waits or has a problem: a serial console is 80 columns wide, sentences are not.
 func writeTable(w io.Writer, servers []member.Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tADDRESS\tROLE\tPHASE\tSINCE\tDECREE\tVOTES\tELASTIC IP")
+	// Until the first apply every server runs by its own cluster file.
+	applied := slices.ContainsFunc(servers, func(s member.Status) bool { return s.Spec.Newest > 0 })
+	title, spec := "", func(member.Status) string { return "" }
+	if applied {
+		title, spec = "\tSPEC", revisionOf
+	}
+	fmt.Fprintln(table, "NAME\tADDRESS\tROLE\tPHASE\tSINCE\tDECREE\tVOTES\tELASTIC IP"+title)
 	for _, s := range servers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n",
 			cmp.Or(s.Name, "?"), address(s), cmp.Or(string(s.Role), "-"), cmp.Or(string(s.Phase), "?"),
-			since(s), decree(s.Decree), votes(s.Decree), elasticIPs(s))
+			since(s), decree(s.Decree), votes(s.Decree), elasticIPs(s), spec(s))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -111,6 +118,9 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		}
 		if s.Cordoned {
 			fmt.Fprintf(w, "%s is cordoned and takes no new pods: kubectl uncordon %s, when it shall again\n", name, name)
+		}
+		if s.Spec.Revision < s.Spec.Newest {
+			fmt.Fprintf(w, "%s runs by revision %d of the spec, the newest is %d: %s\n", name, s.Spec.Revision, s.Spec.Newest, oneLine(s.Spec.Lag))
 		}
 		if p := s.Preparation; p.Step != "" {
 			fmt.Fprintf(w, "%s prepares: %s\n", name, preparing(p))
@@ -144,6 +154,14 @@ func writeTable(w io.Writer, servers []member.Status) error {
 var agentStates = map[string]string{
 	member.AgentNext:    "it is exchanged in a moment",
 	member.AgentFetches: "it is fetched",
+}
+
+// revisionOf is the last column: the revision of the spec that a server runs by.
+func revisionOf(s member.Status) string {
+	if s.Time.IsZero() {
+		return "\t-" // it did not answer
+	}
+	return fmt.Sprintf("\t%d", s.Spec.Revision)
 }
 
 // preparing says what host preparation does now.

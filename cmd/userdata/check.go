@@ -58,22 +58,23 @@ func fileFlag(set *flag.FlagSet) *string {
 }
 
 // load reads a cluster file, with its lock file when there is one. Problems are
-// for the caller to show.
-func load(s streams, file, lockFile string) (cluster.Cluster, []cluster.Problem, error) {
+// for the caller to show. formed: it is for a cluster that has formed.
+func load(s streams, file, lockFile string, formed bool) (cluster.Cluster, []cluster.Problem, error) {
 	name, data, err := readCluster(s, file)
 	if err != nil {
 		return cluster.Cluster{}, nil, err
 	}
-	return parseBeside(file, lockFile, name, data)
+	return parseBeside(file, lockFile, name, data, formed)
 }
 
 // parseBeside parses a cluster file with what lies beside it.
-func parseBeside(file, lockFile, name string, data []byte) (cluster.Cluster, []cluster.Problem, error) {
+func parseBeside(file, lockFile, name string, data []byte, formed bool) (cluster.Cluster, []cluster.Problem, error) {
 	lock, found, problems, err := loadLock(file, lockFile)
 	if err != nil {
 		return cluster.Cluster{}, nil, err
 	}
 	beside := besides(file)
+	beside.Formed = formed
 	if found && cluster.Err(problems) == nil {
 		beside.Lock = &lock
 	}
@@ -173,7 +174,7 @@ func summarise(c cluster.Cluster, platform userdata.Platform) (summary, error) {
 }
 
 func check(s streams, file, lockFile string, platform userdata.Platform, asJSON bool) error {
-	c, problems, err := load(s, file, lockFile)
+	c, problems, err := load(s, file, lockFile, false)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"strings"
+	"io"
 
 	"github.com/mustermetal/muster/pkg/change"
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -66,7 +66,7 @@ func readEither(s streams, file string) (cluster.Cluster, error) {
 	if !isClusterFile(data) {
 		return parseRendered(name, data)
 	}
-	c, problems, err := parseBeside(file, "", name, data)
+	c, problems, err := parseBeside(file, "", name, data, true)
 	if err != nil {
 		return cluster.Cluster{}, err
 	}
@@ -90,16 +90,6 @@ func compared(was, is cluster.Cluster) []change.Change {
 	return change.Between(was, is)
 }
 
-// effects, in the order in which they are told.
-var effects = []struct {
-	effect change.Effect
-	title  string
-}{
-	{change.Anew, "Needs a new cluster (userdata init: a new spec.id), or cannot be changed by the file:"},
-	{change.Later, "Only servers that boot with new user-data have it:"},
-	{change.Apply, "A running cluster takes it up, once /etc/muster/cluster.yaml of each server has it and muster.service was restarted:"},
-}
-
 // tell prints what changed.
 func tell(s streams, changes []change.Change, asJSON bool) error {
 	if asJSON {
@@ -113,28 +103,6 @@ func tell(s streams, changes []change.Change, asJSON bool) error {
 			Effect  change.Effect   `json:"effect"` // the farthest; empty when nothing differs
 		}{changes, change.Worst(changes)})
 	}
-	var b strings.Builder
-	for _, e := range effects {
-		title := e.title + "\n"
-		for _, c := range changes {
-			if c.Effect != e.effect {
-				continue
-			}
-			b.WriteString(title)
-			title = ""
-			fmt.Fprintf(&b, "  %s: %s -> %s\n      %s\n", c.Path, orNothing(c.Old), orNothing(c.New), c.Why)
-		}
-	}
-	if len(changes) == 0 {
-		b.WriteString("nothing differs\n")
-	}
-	_, err := s.out.Write([]byte(b.String()))
+	_, err := io.WriteString(s.out, change.Text(changes))
 	return err
-}
-
-func orNothing(value string) string {
-	if value == "" {
-		return "(nothing)"
-	}
-	return value
 }

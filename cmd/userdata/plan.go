@@ -37,7 +37,7 @@ Examples:
 			if *output != "text" && *output != "json" {
 				return exitError{exitUsage, fmt.Errorf("-o %s: expected text or json", *output)}
 			}
-			c, problems, err := load(s, *file, *lock)
+			c, problems, err := load(s, *file, *lock, false)
 			if err != nil {
 				return err
 			}

@@ -160,7 +160,7 @@ func joining(c *cluster.Cluster, file, ca string) error {
 
 // render writes user-data where the flags say.
 func render(ctx context.Context, s streams, r renderFlags) error {
-	c, problems, err := load(s, r.file, r.lock)
+	c, problems, err := load(s, r.file, r.lock, r.join)
 	if err != nil {
 		return err
 	}

@@ -113,6 +113,12 @@ type Standing struct {
 	Removed bool `json:"removed"`
 }
 
+// SpecRequest asks for the cluster's spec.
+type SpecRequest struct {
+	// Known is the revision that the caller runs by: of the same one it gets no text.
+	Known uint64 `json:"known"`
+}
+
 // ErrNotReady says that the server asked cannot answer yet (it is no control
 // plane, or its directory or API server is still starting): ask again, or ask
 // another.

@@ -25,6 +25,9 @@ type book struct {
 	lease   plan.Lease
 	version int // of the Lease; 0: there is none
 	mirror  map[string]member.Record
+
+	spec       *member.Spec // of the directory
+	configMaps map[string]versioned
 }
 
 // loseDirectory damages all copies.
@@ -32,7 +35,7 @@ func (w *world) loseDirectory() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.book.lost = true
-	w.rows, w.bound, w.holder = nil, map[string]string{}, ""
+	w.rows, w.bound, w.holder, w.book.spec = nil, map[string]string{}, "", nil
 }
 
 // fakeDirectory is one server's view of the book.
@@ -149,6 +152,9 @@ func (f fakeDirectory) ClaimRole(_ context.Context, m member.Member, eligible, f
 		return member.NoRole, fmt.Errorf("%w: expects %d", agent.ErrSurplus, expect)
 	}
 	m.Role = member.Worker
+	if w.book.spec != nil {
+		k = w.book.spec.ControlPlanes
+	}
 	if eligible && planes < k {
 		m.Role = member.ControlPlane
 	}

@@ -175,6 +175,9 @@ func (a *Agent) act(ctx context.Context, run DirectoryRun, decision plan.LeaseDe
 		if err == nil && written {
 			err = a.mirror(ctx)
 		}
+		if _, spec := a.spec.read(); err == nil && written && spec.Text != "" {
+			err = a.mirrorSpec(ctx, spec)
+		}
 		if err != nil {
 			a.Log.Warn("keeping the records of members in Kubernetes", "error", err)
 		}

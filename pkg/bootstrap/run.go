@@ -45,6 +45,7 @@ type Machine struct {
 	Clock      Clock
 	Outward    Outward // nil tells nobody
 	Program    Program // nil is never exchanged
+	Revisions  Revisions
 
 	// Settle finds out which hardware this is and which instance, from the state
 	// on disk; Connect opens what needs to know.
@@ -120,6 +121,7 @@ type Agent struct {
 	prepared  chan struct{}          // closed when host preparation is done
 	hindrance atomic.Pointer[error]  // what hinders it now
 	origin    atomic.Pointer[string] // what is to be said of this instance's beginning
+	spec      specWatch              // which revision of the spec is run by, and which is known
 	connected atomic.Bool            // self, device, fabric and fence are there for Server to read
 	directory atomic.Bool            // this server's directory answers
 }
@@ -255,6 +257,7 @@ func (a *Agent) serveNode(ctx context.Context, work *errgroup.Group, d election.
 	})
 	err := a.becomeNode(ctx, work, d, role)
 	if err == nil {
+		work.Go(func() error { return a.followSpec(ctx, d, role) })
 		err = a.stay(ctx)
 	}
 	if a.Journal.Done(StepLeaving) {

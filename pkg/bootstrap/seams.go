@@ -85,6 +85,7 @@ type Calls interface {
 	Leave(ctx context.Context, p agent.Peer, request agent.LeaveRequest) (agent.LeaveReply, error)
 	// Standing is asked on the enrolment port, where a removed server may.
 	Standing(ctx context.Context, p agent.Peer) (agent.Standing, error)
+	Spec(ctx context.Context, p agent.Peer, request agent.SpecRequest) (member.Spec, error)
 }
 
 // Trust holds this server's keys: the leaf of the enrolment CA that it made
@@ -157,6 +158,26 @@ type Directory interface {
 	AcquireJoin(ctx context.Context, inst string) (agent.JoinTurn, error)
 	RenewJoin(ctx context.Context, inst string, token int64) error
 	ReleaseJoin(ctx context.Context, inst string, token int64) error
+	// Spec is the revision of the cluster's spec, nil when there is none yet; without
+	// its text when it is the known one. -1 is none.
+	Spec(ctx context.Context, known int64) (*member.Spec, error)
+	// WriteSpec writes the revision that comes after the expected one, and wraps
+	// agent.ErrRefused when somebody else was faster. RestoreSpec brings one back,
+	// unless there is the same or a higher one.
+	WriteSpec(ctx context.Context, spec member.Spec, expected uint64) error
+	RestoreSpec(ctx context.Context, spec member.Spec) error
+}
+
+// Revisions keeps the revision of the cluster's spec that this server runs by.
+type Revisions interface {
+	// Running is the one that this run began with, and what hinders one that was kept;
+	// revision 0 is the server's own cluster file.
+	Running() (member.Spec, error)
+	// Check says why this server could not run by a spec.
+	Check(text string) error
+	// Keep makes a revision durable, so that the next start runs by it, and says
+	// whether that is anything else than what runs.
+	Keep(spec member.Spec) (differs bool, err error)
 }
 
 // Kubernetes runs kubeadm in its units and reads what it left behind.
@@ -219,6 +240,10 @@ type Authority interface {
 	Mirrored(ctx context.Context) ([]member.Record, error)
 	// Mirror adds and changes records, and takes those of the instances gone away.
 	Mirror(ctx context.Context, records []member.Record, gone ...string) error
+	// ConfigMap reads one of kube-system; WriteConfigMap replaces one that still has
+	// its version, or makes one without, and returns no version when another was faster.
+	ConfigMap(ctx context.Context, name string) (data map[string]string, version string, err error)
+	WriteConfigMap(ctx context.Context, name string, data map[string]string, version string) (next string, err error)
 }
 
 // Addons applies the add-ons of the cluster file.

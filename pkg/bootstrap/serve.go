@@ -23,6 +23,7 @@ func (s *Server) Status(context.Context) member.Status {
 	a := s.agent
 	status := a.board.read()
 	status.Time = a.Now()
+	status.Spec, _ = a.spec.read()
 	if found, err := a.Network.Addresses(); err == nil {
 		status.Network.ElasticIPs = found
 	}

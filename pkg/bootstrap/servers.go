@@ -73,6 +73,7 @@ func (s *Server) Servers(ctx context.Context) []member.Status {
 				"not in sight; it was last in phase %s: is it powered on, and does its network reach %s?", row.Phase, own.Address)})
 		}
 	}
+	lagging(out)
 	slices.SortFunc(out, func(x, y member.Status) int {
 		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Inst, y.Inst))
 	})
@@ -114,6 +115,29 @@ func missing(spec cluster.Spec, known []member.Status, inSight []Peer) []member.
 		text += "; of the addresses in spec.discovery nobody is at " + strings.Join(silent, ", ")
 	}
 	return []member.Status{{Problem: text}}
+}
+
+// lagging says of each server that answers why it does not run by the newest revision
+// of the spec that anybody knows.
+func lagging(servers []member.Status) {
+	var newest uint64
+	for _, s := range servers {
+		newest = max(newest, s.Spec.Newest)
+	}
+	for i := range servers {
+		s := &servers[i].Spec
+		if servers[i].Time.IsZero() || s.Revision >= newest {
+			continue
+		}
+		s.Newest = newest
+		switch {
+		case s.Lag != "":
+		case servers[i].Phase == member.Ready:
+			s.Lag = fmt.Sprintf("it asks every %s, keeps the revision and starts its agent again", specEveryWorker)
+		default:
+			s.Lag = "it takes the revision when it is a node of the cluster"
+		}
+	}
 }
 
 func unanswered(one answer, rows []member.Member) member.Status {

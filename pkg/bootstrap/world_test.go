@@ -75,6 +75,8 @@ type testServer struct {
 
 	directoryDown atomic.Bool // as down, of the directory
 	outside       outside
+	kept          member.Spec // revision of the spec on its disk
+	starts        int         // of its agent
 
 	running    bool
 	currentRun atomic.Pointer[Agent]
@@ -164,17 +166,17 @@ func (w *world) boot(name string) {
 	spec.Spec.Join.CA = s.joinCA
 	ctx, stop := context.WithCancel(context.Background())
 	s.done, s.stop, s.health = make(chan error, 1), stop, make(chan bool, 16)
-	w.start(s, spec)
+	w.start(s, s.follows(spec))
 	go func() {
 		err := s.agent().Run(ctx, watchStatus)
-		for (errors.Is(err, errSuperseded) || errors.Is(err, errParted)) && ctx.Err() == nil { // as systemd does
+		for (errors.Is(err, errSuperseded) || errors.Is(err, errParted) || errors.Is(err, errRevised)) && ctx.Err() == nil { // as systemd does
 			if errors.Is(err, errParted) {
 				w.mu.Lock()
 				s.running, s.flags = false, Flags{}
 				w.mu.Unlock()
 				w.gossip()
 			}
-			w.start(s, spec)
+			w.start(s, s.follows(spec))
 			err = s.agent().Run(ctx, watchStatus)
 		}
 		s.done <- err
@@ -186,9 +188,12 @@ func (s *testServer) agent() *Agent { return s.currentRun.Load() }
 
 // start begins a run of a server's agent.
 func (w *world) start(s *testServer, spec cluster.Cluster) {
+	w.mu.Lock()
+	s.starts++
+	w.mu.Unlock()
 	a := New(Machine{
 		Cluster: spec, Log: slog.New(slog.DiscardHandler), Notify: func(string) {}, Now: s.now,
-		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Addons: fakeAddons{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s, Outward: &s.outside,
+		Metadata: s, Network: s, Firewall: fakeFirewall{s}, Host: s, Journal: s, Kubernetes: s, Authority: fakeAuthority{s}, Addons: fakeAddons{s}, Directory: fakeDirectory{s}, Speaker: fakeSpeaker{s}, Health: s, Clock: s, Outward: &s.outside, Revisions: fakeRevisions{s, spec},
 		Settle: func(d device.Device) (Settled, error) {
 			if s.settleFails > 0 {
 				s.settleFails--
@@ -761,6 +766,10 @@ func (c fakeCalls) Leave(ctx context.Context, p agent.Peer, r agent.LeaveRequest
 }
 func (c fakeCalls) Standing(ctx context.Context, p agent.Peer) (agent.Standing, error) {
 	return reach(ctx, c, p, func(s *Server, from agent.Caller) (agent.Standing, error) { return s.Standing(ctx, from) })
+}
+
+func (c fakeCalls) Spec(ctx context.Context, p agent.Peer, r agent.SpecRequest) (member.Spec, error) {
+	return reach(ctx, c, p, func(s *Server, from agent.Caller) (member.Spec, error) { return s.Spec(ctx, from, r) })
 }
 
 func reach[A any](ctx context.Context, c fakeCalls, p agent.Peer, do func(*Server, agent.Caller) (A, error)) (A, error) {

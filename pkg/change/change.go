@@ -58,6 +58,43 @@ func Worst(changes []Change) Effect {
 
 func rank(e Effect) int { return slices.Index([]Effect{"", Apply, Later, Anew}, e) }
 
+// titles of the effects, in the order in which they are told.
+var titles = []struct {
+	effect Effect
+	title  string
+}{
+	{Anew, "Needs a new cluster (userdata init: a new spec.id), or cannot be changed by the file:"},
+	{Later, "Only servers that boot with new user-data have it:"},
+	{Apply, "A running cluster takes it up, with `bootstrap apply`, which starts the agents again:"},
+}
+
+// Text tells changes to a person.
+func Text(changes []Change) string {
+	var b strings.Builder
+	for _, t := range titles {
+		title := t.title + "\n"
+		for _, c := range changes {
+			if c.Effect != t.effect {
+				continue
+			}
+			b.WriteString(title)
+			title = ""
+			fmt.Fprintf(&b, "  %s: %s -> %s\n      %s\n", c.Path, orNothing(c.Old), orNothing(c.New), c.Why)
+		}
+	}
+	if len(changes) == 0 {
+		b.WriteString("nothing differs\n")
+	}
+	return b.String()
+}
+
+func orNothing(value string) string {
+	if value == "" {
+		return "(nothing)"
+	}
+	return value
+}
+
 type differ struct{ changes []Change }
 
 // value compares two values at a path; field is the path without the names of

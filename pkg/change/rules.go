@@ -29,7 +29,7 @@ var rules = table([]group{
 
 	{Later, "servers install when they first boot; those that are there keep what they have",
 		`lock[] lock[].name lock[].version lock[].urls lock[].amd64.sha256 lock[].amd64.size lock[].arm64.sha256 lock[].arm64.size
-		spec.agent.urls spec.agent.sha256 spec.artifacts.mirrors spec.artifacts.architectures
+		spec.artifacts.mirrors spec.artifacts.architectures
 		spec.artifacts.versions.agent spec.artifacts.versions.containerd spec.artifacts.versions.runc spec.artifacts.versions.cniPlugins spec.artifacts.versions.crictl
 		spec.artifacts.images[] spec.artifacts.images[].name spec.artifacts.images[].urls`},
 	{Later, "servers that are there are upgraded with kubeadm, by hand and first; later ones need the version that the cluster has then", `spec.kubernetes.version`},
@@ -44,11 +44,13 @@ var rules = table([]group{
 	{Later, "it is settled when a server joins; to change it there, take the server out and let it join again",
 		`spec.static[].hostname spec.static[].addresses[] spec.static[].addresses[].address spec.static[].addresses[].public`},
 
-	{Apply, "control planes give roles by it: with more, eligible servers that come later become control planes; with fewer, none ceases to be one", `spec.servers.controlPlanes`},
+	{Apply, "the directory gives roles by it: with more, eligible servers that come later become control planes, and workers stay workers; with fewer, none ceases to be one by itself", `spec.servers.controlPlanes`},
 	{Apply, "control planes decide by it from their agent's next start on", `spec.servers.replace.by spec.servers.replace.after`},
+	{Apply, "the servers exchange their agents for the pinned one, one after the other", `spec.agent.urls spec.agent.sha256`},
 	{Apply, "the agent reads it at its next start; the metadata must name the server as before",
 		`spec.platform spec.metadata.url spec.metadata.deadline spec.metadata.requireBGP`},
-	{Apply, "the agent reads it at its next start", `apiToken spec.discovery[] spec.discovery[].static spec.discovery[].subnet spec.discovery[].dns spec.discovery[].multicast
+	{Later, "it travels with user-data only: on servers that are there, put it into /etc/muster/cluster.yaml and restart muster.service", `apiToken`},
+	{Apply, "the agent reads it at its next start", `spec.discovery[] spec.discovery[].static spec.discovery[].subnet spec.discovery[].dns spec.discovery[].multicast
 		spec.discovery[].packetAPI.url spec.discovery[].packetAPI.project spec.discovery[].packetAPI.tag spec.discovery[].packetAPI.metro spec.discovery[].eip
 		spec.static[] spec.static[].match.hostname spec.static[].match.mac spec.static[].match.address spec.static[].match.all spec.report.userState spec.report.webhook spec.unsafe.stateFilesystem`},
 	{Apply, "the agent compares addresses and routes at its next start, and mends", `spec.static[].addresses[].gateway
@@ -62,7 +64,7 @@ var rules = table([]group{
 		spec.network.loadBalancer.pools[] spec.network.loadBalancer.pools[].name spec.network.loadBalancer.pools[].addresses spec.network.loadBalancer.pools[].manual`},
 	{Apply, "the agent writes the firewall's table at its next start", `spec.network.firewall.mode spec.network.firewall.trusted spec.network.firewall.apiServerFrom
 		spec.network.firewall.allow[] spec.network.firewall.allow[].port spec.network.firewall.allow[].through spec.network.firewall.allow[].from`},
-	{Apply, "a list that was applied is not applied again: delete the ConfigMap kube-system/muster-addons, and the control planes apply this one at their next start, or use kubectl",
+	{Apply, "a control plane applies what differs, in order, and takes away what the list no longer holds, but Namespaces and CRDs",
 		`spec.addons[] spec.addons[].name spec.addons[].file spec.addons[].url spec.addons[].sha256 spec.addons[].inline spec.addons[].timeout
 		spec.addons[].wait[] spec.addons[].wait[].rollout spec.addons[].wait[].condition spec.addons[].wait[].of spec.addons[].wait[].crd spec.addons[].wait[].namespace`},
 	{Apply, "the agent writes containerd's configuration at its next start and restarts it; containers go on", `spec.containerd.extra`},

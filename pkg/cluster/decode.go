@@ -30,6 +30,11 @@ type Beside struct {
 	// Read gets the content of a file by its path from where the cluster file is; nil
 	// when nothing can be read there.
 	Read func(path string) ([]byte, error)
+	// Formed says that it is for a cluster that has formed, which may have more control
+	// planes than servers founded it.
+	Formed bool
+	// noLock: what servers install is not asked for.
+	noLock bool
 }
 
 // ParseBeside is Parse with what lies beside the cluster file: the artefacts and
@@ -52,12 +57,12 @@ func parse(name string, data []byte, server bool, beside Beside) (Cluster, []Pro
 	if root := d.document(data); root != nil {
 		d.value(root, "", "", reflect.ValueOf(&c).Elem())
 		c = withDefaults(c)
-		v := validator{report: d.report, Cluster: c}
+		v := validator{report: d.report, Cluster: c, formed: beside.Formed || c.Spec.Join.CA != "", unlocked: beside.noLock}
 		if beside.Lock != nil {
 			v.apply(beside.Lock)
 		}
 		v.validate(server)
-		v.locked(server, beside.Lock != nil)
+		v.locked(server, beside.Lock != nil || beside.noLock)
 		v.addons(beside.Read)
 		v.cloud()
 		c, d.report = v.Cluster, v.report

@@ -54,7 +54,7 @@ func (v *validator) enough(servers []StaticServer) {
 			n++
 		}
 	}
-	if n < k && v.fine("spec.servers.controlPlanes", at, "spec.static") && v.Spec.Join.CA == "" {
+	if n < k && v.fine("spec.servers.controlPlanes", at, "spec.static") && !v.formed {
 		v.errorf(at, "select more of spec.static, or lower controlPlanes", "selects %s of those in spec.static, but controlPlanes is %d", count(n, "server"), k)
 	}
 }

@@ -78,7 +78,7 @@ func TestProblems(t *testing.T) {
 		}},
 		{"unknown key beside the right one", good, "expect: 5", "expect: 2\n    expct: 5", []string{
 			"10:5: spec.servers.expct: unknown key (did you mean expect?)",
-			"11:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
+			"11:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes; a cluster that has formed takes it by `bootstrap apply` and `userdata render --join`)",
 		}},
 		{"unknown key far from any", good, "platform: packet", "platform: packet\n  flavour: 3", []string{
 			"7:3: spec.flavour: unknown key (keys here: id, platform, metadata, static, servers, join, identity, time, discovery, report, secretFrom, agent, artifacts, kubernetes, containerd, network, ports, addons, unsafe)",
@@ -163,7 +163,7 @@ func TestProblems(t *testing.T) {
 			`3:18: metadata.name: "K8s_BGP" is not a DNS label (lower-case letters, digits and hyphens, at most 63, no hyphen at either end, such as k8s-bgp)`,
 		}},
 		{"expect too small", good, "expect: 5", "expect: 2", []string{
-			"10:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
+			"10:20: spec.servers.controlPlanes: 3 control planes, but only 2 servers are expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes; a cluster that has formed takes it by `bootstrap apply` and `userdata render --join`)",
 		}},
 		{"expect zero", good, "expect: 5", "expect: 0", []string{
 			"9:13: spec.servers.expect: 0 servers cannot form a cluster (1 to 1000: the servers that get this user-data, workers too)",

@@ -130,7 +130,7 @@ func TestProblemsOfText(t *testing.T) {
 			`17:22: spec.kubernetes.serviceSubnets[0]: "192.168.0.0/255.255.0.0" is not an address with a length (an address, a slash and a length, such as 172.16.0.0/12 or fd00:10::/56)`,
 		}},
 		{"more control planes than servers", strings.Replace(good, "expect: 5", "expect: 1", 1), []string{
-			"10:20: spec.servers.controlPlanes: 3 control planes, but only 1 server is expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes)",
+			"10:20: spec.servers.controlPlanes: 3 control planes, but only 1 server is expected (expect counts control planes and workers: raise it to at least 3, or lower controlPlanes; a cluster that has formed takes it by `bootstrap apply` and `userdata render --join`)",
 		}},
 		{"octal", strings.Replace(good, "expect: 5", "expect: 0o5", 1), []string{
 			`9:13: spec.servers.expect: "0o5" is not a whole number from 0 to 2147483647 (write it in digits)`,

@@ -17,6 +17,8 @@ import (
 type validator struct {
 	report
 	Cluster
+	formed   bool // it is for a cluster that has formed
+	unlocked bool // what servers install is not asked for
 }
 
 func (v *validator) validate(server bool) {
@@ -100,8 +102,8 @@ func (v *validator) servers() {
 	case !hasK:
 	case k < 1:
 		v.errorf(planes, "1, or 3 so that one may fail", "%d control planes cannot run a cluster", k)
-	case hasN && n >= 1 && k > n && v.fine(expect):
-		v.errorf(planes, fmt.Sprintf("expect counts control planes and workers: raise it to at least %d, or lower controlPlanes", k), "%d control planes, but only %s expected", k, are(n, "server"))
+	case hasN && n >= 1 && k > n && !v.formed && v.fine(expect):
+		v.errorf(planes, fmt.Sprintf("expect counts control planes and workers: raise it to at least %d, or lower controlPlanes; a cluster that has formed takes it by `bootstrap apply` and `userdata render --join`", k), "%d control planes, but only %s expected", k, are(n, "server"))
 	case k == 2:
 		v.errorf(planes, "1, or 3 so that one may fail", "2 control planes stop when either fails: etcd needs a majority, so two are worse than one")
 	case k > 7:
@@ -215,7 +217,7 @@ func (v *validator) agent() {
 			v.errorf(p, "`sha256sum bootstrap_linux_"+arch+"` prints it", "%q is not a sha256: 64 lower-case hex digits", abbreviate(sum))
 		}
 	}
-	if len(a.URLs) > 0 && len(a.SHA256) == 0 {
+	if len(a.URLs) > 0 && len(a.SHA256) == 0 && !v.unlocked {
 		v.missing(at+".sha256", "such as sha256: {amd64: …}; `sha256sum` of the file prints it. Without one a mirror could run anything as root on every server")
 	}
 	for i, u := range a.URLs {

@@ -128,6 +128,26 @@ func (c *Client) Restore(ctx context.Context, records []member.Record) error {
 	return c.call(ctx, pathRestore, recordsDoc{records}, &nothing{})
 }
 
+// Spec returns the revision of the cluster's spec, nil when there is none yet. Its
+// text is left out when the revision is known; -1 is none.
+func (c *Client) Spec(ctx context.Context, known int64) (*member.Spec, error) {
+	var reply specFound
+	err := c.call(ctx, pathSpec, specAsked{known}, &reply)
+	return reply.Spec, err
+}
+
+// WriteSpec writes the revision that comes after the expected one. Errors: ErrStale,
+// ErrInvalid.
+func (c *Client) WriteSpec(ctx context.Context, spec member.Spec, expected uint64) error {
+	return c.call(ctx, pathSpecWrite, specDoc{spec, expected}, &nothing{})
+}
+
+// RestoreSpec brings a revision back that was kept elsewhere, unless there is the
+// same or a higher one. Error: ErrInvalid.
+func (c *Client) RestoreSpec(ctx context.Context, spec member.Spec) error {
+	return c.call(ctx, pathSpecRestore, spec, &nothing{})
+}
+
 func (c *Client) call(ctx context.Context, path string, request, reply any) error {
 	return c.callFor(ctx, clientTimeout, path, request, reply)
 }

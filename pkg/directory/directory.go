@@ -59,6 +59,8 @@ var (
 	ErrSurplus = errors.New("one server more than expected")
 	// ErrMustStay: the member must not be removed as things stand.
 	ErrMustStay = errors.New("the member must stay")
+	// ErrStale: the spec has another revision than was expected.
+	ErrStale = errors.New("somebody else changed the spec meanwhile")
 	// ErrInvalid: the request itself is wrong.
 	ErrInvalid = errors.New("the request is invalid")
 )

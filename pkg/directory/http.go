@@ -30,6 +30,10 @@ const (
 	pathApprove = "/v1/approve"
 	pathRecords = "/v1/records"
 	pathRestore = "/v1/restore"
+
+	pathSpec        = "/v1/spec"
+	pathSpecWrite   = "/v1/spec/write"
+	pathSpecRestore = "/v1/spec/restore"
 )
 
 // Documents of the requests and answers that have no type of their own.
@@ -68,6 +72,16 @@ type (
 	approveDoc struct {
 		HW string `json:"hw"`
 	}
+	specAsked struct {
+		Known int64 `json:"known"` // the revision whose text the caller has; -1: none
+	}
+	specFound struct {
+		Spec *member.Spec `json:"spec,omitempty"`
+	}
+	specDoc struct {
+		member.Spec
+		Expected uint64 `json:"expected"` // the revision before
+	}
 	problem struct {
 		Code  string `json:"code"`
 		Error string `json:"error"`
@@ -89,14 +103,16 @@ var codes = []struct {
 	{ErrRevoked, "revoked", http.StatusForbidden},
 	{ErrSurplus, "surplus", http.StatusConflict},
 	{ErrMustStay, "must-stay", http.StatusConflict},
+	{ErrStale, "stale", http.StatusConflict},
 	{ErrLockLost, "lock-lost", http.StatusConflict},
 	{ErrFalse, "false-directory", http.StatusMisdirectedRequest},
 	{ErrRefused, "refused", http.StatusForbidden},
 	{ErrUnavailable, "unavailable", http.StatusServiceUnavailable},
 }
 
-// maxRequest bounds a request, in bytes: a few thousand records.
-const maxRequest = 1 << 20
+// maxRequest bounds a request, in bytes: a few thousand records, or a spec, which
+// JSON may write with two bytes for one.
+const maxRequest = 2 << 20
 
 // handler serves the store's operations.
 func (s *store) handler() http.Handler {
@@ -140,6 +156,16 @@ func (s *store) handler() http.Handler {
 	})
 	handle(mux, pathRestore, func(ctx context.Context, r recordsDoc) (nothing, error) {
 		return nothing{}, s.Restore(ctx, r.Records)
+	})
+	handle(mux, pathSpec, func(ctx context.Context, q specAsked) (specFound, error) {
+		spec, err := s.Spec(ctx, q.Known)
+		return specFound{spec}, err
+	})
+	handle(mux, pathSpecWrite, func(ctx context.Context, d specDoc) (nothing, error) {
+		return nothing{}, s.WriteSpec(ctx, d.Spec, d.Expected)
+	})
+	handle(mux, pathSpecRestore, func(ctx context.Context, spec member.Spec) (nothing, error) {
+		return nothing{}, s.RestoreSpec(ctx, spec)
 	})
 	return mux
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // schemaVersion is the version of the tables below.
-const schemaVersion = 4
+const schemaVersion = 5
 
 // schema is created whole by Bootstrap. Every row carries the epoch of the
 // decree under which it was made.
@@ -49,6 +49,12 @@ var schema = []string{
 	`CREATE TABLE approval (
 		hw    TEXT PRIMARY KEY,
 		epoch INTEGER NOT NULL)`,
+	`CREATE TABLE spec (
+		id             INTEGER PRIMARY KEY CHECK (id = 1),
+		revision       INTEGER NOT NULL,
+		control_planes INTEGER NOT NULL,
+		text           TEXT NOT NULL,
+		epoch          INTEGER NOT NULL)`,
 	`CREATE TABLE join_lock (
 		id     INTEGER PRIMARY KEY CHECK (id = 1),
 		holder TEXT,

@@ -23,8 +23,9 @@ type Claim struct {
 	Eligible bool       `json:"eligible"` // may become a control plane
 	// First is the holder of GO: it is a control plane and has the first place,
 	// which no other can take even when it asks earlier.
-	First         bool `json:"first"`
-	ControlPlanes int  `json:"controlPlanes"` // K of the cluster file
+	First bool `json:"first"`
+	// ControlPlanes is K of the cluster file; the spec's counts as soon as it is here.
+	ControlPlanes int `json:"controlPlanes"`
 	// Expect is N of the cluster file: with rows of so many servers, one of other
 	// hardware needs an approval. 0 is no limit, for servers that join a formed
 	// cluster.
@@ -95,6 +96,9 @@ func (s *store) args(more ...any) []any {
 // later generation, which knows no GO.
 const kept = `(?2 = 0 AND NOT EXISTS (SELECT 1 FROM member WHERE first = 1) AND NOT EXISTS (SELECT 1 FROM revoked WHERE first = 1))`
 
+// places is K: that of the cluster's spec, and until it is here that of the claim.
+const places = `coalesce((SELECT control_planes FROM spec), ?10)`
+
 // claimStatement inserts a row unless the instance, the name or the first place
 // is there already, the instance was removed, or the server is one too many.
 // Servers that were approved or joined a formed cluster are none of the expected
@@ -103,7 +107,7 @@ const claimStatement = `
 INSERT INTO member (inst, hw, name, address, role, first, phase, detail, epoch, expected)
 SELECT ?4, ?5, ?6, ?7,
        CASE WHEN ?8 = 1 THEN 'control-plane'
-            WHEN ?9 = 1 AND (SELECT count(*) FROM member WHERE role = 'control-plane') + ` + kept + ` < ?10
+            WHEN ?9 = 1 AND (SELECT count(*) FROM member WHERE role = 'control-plane') + ` + kept + ` < ` + places + `
             THEN 'control-plane' ELSE 'worker' END,
        ?8, ?11, '', meta.epoch, NOT (?12 = 0 OR EXISTS (SELECT 1 FROM approval WHERE hw = ?5))
 FROM meta WHERE ` + isTrue + ` AND NOT EXISTS (SELECT 1 FROM revoked WHERE inst = ?4)
@@ -112,7 +116,7 @@ AND (?8 = 1 OR ?12 = 0 OR (SELECT count(DISTINCT hw) FROM member WHERE expected 
 ON CONFLICT DO NOTHING`
 
 // ClaimRole gives the instance a row and returns its role, or the role that it
-// has. At most ControlPlanes instances ever get member.ControlPlane.
+// has. At most K instances get member.ControlPlane.
 func (s *store) ClaimRole(ctx context.Context, c Claim) (member.Role, error) {
 	if err := c.validate(); err != nil {
 		return member.NoRole, err

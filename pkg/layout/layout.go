@@ -26,6 +26,7 @@ const (
 	Directory = "/var/lib/muster/directory"              // e<epoch>-g<generation>/
 	Revoked   = "/var/lib/muster/directory/revoked.json" // instances whose certificates are refused
 	Device    = "/var/lib/muster/device.json"
+	Spec      = "/var/lib/muster/spec.json"    // revision of the cluster's spec that this server runs by
 	Artifacts = "/var/lib/muster/artifacts"    // by sha256, and installed.json
 	Upgrade   = "/var/lib/muster/upgrade.json" // the last exchange of agents
 	// BakedArtifacts may hold artefacts by sha256 in an image.

@@ -92,6 +92,8 @@ type Status struct {
 	Decree Decree `json:"decree"`
 	// Network is what this server has on lo and what its speaker says, for people.
 	Network NetworkStatus `json:"network"`
+	// Spec is which revision of the cluster's spec this server runs by.
+	Spec SpecStatus `json:"spec,omitzero"`
 	// Addons are those of this server's cluster file; on control planes only.
 	Addons []AddonStatus `json:"addons,omitempty"`
 	// Agent is the program that tells this.

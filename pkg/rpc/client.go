@@ -220,3 +220,9 @@ func (c *Client) Leave(ctx context.Context, p agent.Peer, request agent.LeaveReq
 func (c *Client) Standing(ctx context.Context, p agent.Peer) (agent.Standing, error) {
 	return call[agent.Standing](ctx, c, p, http.MethodGet, "/v1/standing", nil)
 }
+
+// Spec asks for the cluster's spec, whose text comes only when it is another revision
+// than the known one.
+func (c *Client) Spec(ctx context.Context, p agent.Peer, request agent.SpecRequest) (member.Spec, error) {
+	return call[member.Spec](ctx, c, p, http.MethodPost, "/v1/spec", request)
+}

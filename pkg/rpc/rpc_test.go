@@ -183,6 +183,10 @@ func (s *server) Standing(_ context.Context, from agent.Caller) (agent.Standing,
 	return agent.Standing{Removed: true}, s.note(from, nil)
 }
 
+func (s *server) Spec(_ context.Context, from agent.Caller, r agent.SpecRequest) (member.Spec, error) {
+	return member.Spec{Revision: 3, ControlPlanes: 3, Text: "kind: Cluster\n"}, s.note(from, r)
+}
+
 // pair is a server on both ports and a caller of the same CA.
 type pair struct {
 	server             *server
@@ -240,6 +244,10 @@ func calls() []struct {
 			return p.callAgt.Leave(ctx, p.peer, agent.LeaveRequest{Step: agent.LeaveDrain})
 		}, agent.LeaveRequest{Step: agent.LeaveDrain}, agent.LeaveReply{Pods: []string{"default/web: ends"}}},
 		{"standing", func(ctx context.Context, p pair) (any, error) { return p.callEnrol.Standing(ctx, p.peer) }, nil, agent.Standing{Removed: true}},
+		{"spec", func(ctx context.Context, p pair) (any, error) {
+			return p.callAgt.Spec(ctx, p.peer, agent.SpecRequest{Known: 2})
+		},
+			agent.SpecRequest{Known: 2}, member.Spec{Revision: 3, ControlPlanes: 3, Text: "kind: Cluster\n"}},
 	}
 }
 

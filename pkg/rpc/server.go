@@ -44,6 +44,7 @@ type Serving interface {
 	ReleaseJoin(ctx context.Context, from agent.Caller, turn agent.JoinTurn) error
 	JoinMaterial(ctx context.Context, from agent.Caller) (agent.JoinMaterial, error)
 	Leave(ctx context.Context, from agent.Caller, request agent.LeaveRequest) (agent.LeaveReply, error)
+	Spec(ctx context.Context, from agent.Caller, request agent.SpecRequest) (member.Spec, error)
 }
 
 // Identify reads the caller from a verified TLS connection.
@@ -111,6 +112,7 @@ func AgentHandler(s Serving, who Identify) http.Handler {
 		})
 	})
 	mux.HandleFunc("POST /v1/leave", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, s.Leave) })
+	mux.HandleFunc("POST /v1/spec", func(w http.ResponseWriter, r *http.Request) { serve(w, r, who, s.Spec) })
 	return mux
 }
 

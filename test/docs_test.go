@@ -33,7 +33,7 @@ var explained = []string{
 	"pkg/rpc/server.go",
 	"cmd/bootstrap/agent.go", "cmd/bootstrap/boot.go", "cmd/bootstrap/connect.go", "cmd/bootstrap/directory.go", "cmd/bootstrap/hands.go",
 	"cmd/bootstrap/host.go", "cmd/bootstrap/kubernetes.go", "cmd/bootstrap/net.go", "cmd/bootstrap/netreset.go", "cmd/bootstrap/netroutes.go", "cmd/bootstrap/local.go", "cmd/bootstrap/search.go", "cmd/bootstrap/platform.go", "cmd/bootstrap/settle.go",
-	"cmd/bootstrap/trust.go", "cmd/bootstrap/revoked.go", "cmd/bootstrap/approve.go",
+	"cmd/bootstrap/trust.go", "cmd/bootstrap/rotate.go", "cmd/bootstrap/revoked.go", "cmd/bootstrap/approve.go",
 }
 
 // sayers are the functions whose argument is a sentence for a person: the

@@ -16,7 +16,8 @@ file system of a server image, and checks that no identity is left in it.
 It enables nothing and writes nothing secret: that comes with user-data. With
 --user-data it is baked in: the image then is one cluster's, and holds its secret.
 
-Usage: bootstrap bake --root DIR [--artifacts DIR | --lock FILE [--from DIR]] [--user-data DIR] [--agent FILE] [--clean] [--force]
+Usage: bootstrap bake --root DIR [--artifacts DIR] [--lock FILE [--from DIR]] [--user-data DIR]
+       [--agent FILE] [--clean] [--force]
 
 Examples:
   bootstrap bake --root /mnt/image --artifacts ./artifacts

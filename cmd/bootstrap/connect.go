@@ -24,12 +24,12 @@ import (
 func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, have *artefacts, log *slog.Logger, self bootstrap.Self, server *bootstrap.Server) (*trust, bootstrap.Fabric, error) {
 	var none bootstrap.Fabric
 	spec := c.Spec
-	keys, err := identity.Derive(c.Secret, spec.ID)
+	keys, accept, err := deriveKeys(c)
 	if err != nil {
 		return nil, none, err
 	}
 	at := self.Node.Private
-	t, err := openTrust(pki, keys, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
+	t, err := openTrust(pki, keys, accept, spec.ID, identity.Subject{Inst: self.Inst, HW: self.HW, Name: self.Node.Name, IPs: []netip.Addr{at}})
 	if err != nil {
 		return nil, none, err
 	}
@@ -48,7 +48,7 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, have *
 	seen := newRoll(self.Inst, at, log)
 	group, err := gossip.Join(ctx, gossip.Config{
 		Inst: self.Inst, HW: self.HW, Address: at, Port: spec.Ports.Gossip,
-		Label: spec.ID[:16], Key: keys.Gossip(), Switch: gossip.SwitchTag(self.Device.Switch), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible, Joining: spec.Join.CA != ""}),
+		Label: spec.ID[:16], Key: keys.Gossip(), Accept: gossipKeys(accept), Switch: gossip.SwitchTag(self.Device.Switch), Flags: gossipFlags(bootstrap.Flags{Eligible: self.Eligible, Joining: spec.Join.CA != ""}),
 		Logger:   log,
 		Settled:  func() bool { return server.Settled() },
 		Conflict: seen.conflict,
@@ -88,6 +88,22 @@ func connect(ctx context.Context, pki, revoked string, c cluster.Cluster, have *
 		},
 		Run: run,
 	}, nil
+}
+
+// deriveKeys are the keys of the secret, and of the other one while it changes.
+func deriveKeys(c cluster.Cluster) (keys identity.Keys, accept []identity.Keys, err error) {
+	if keys, err = identity.Derive(c.Secret, c.Spec.ID); err != nil || c.AcceptSecret == "" {
+		return keys, nil, err
+	}
+	other, err := identity.Derive(c.AcceptSecret, c.Spec.ID)
+	return keys, []identity.Keys{other}, err
+}
+
+func gossipKeys(all []identity.Keys) (keys [][]byte) {
+	for _, k := range all {
+		keys = append(keys, k.Gossip())
+	}
+	return keys
 }
 
 // calls picks the port for each call.

@@ -50,6 +50,7 @@ var commands = []command{
 	{"remove", "take a member out for ever: its place and its certificate", removeCommand},
 	{"replace", "give the place of a dead server to the one that comes under its name", replaceCommand},
 	{"leave", "take this server out of its cluster, in the right order", leaveCommand},
+	{"rotate", "change the cluster's secret on this server, step by step, while all goes on", rotateCommand},
 	{"reset", "bring this server back to before its first boot", resetCommand},
 	{"fence", "check whether kubeadm init, kubelet or the speaker may start here", fenceCommand},
 	{"announce", "announce the Elastic IPs to the top-of-rack routers (muster-announce.service)", announceCommand},

@@ -44,21 +44,36 @@ type trust struct {
 }
 
 // openTrust reads what an earlier run left in dir, layout.PKI on a server.
-func openTrust(dir string, keys identity.Keys, specID string, self identity.Subject) (*trust, error) {
-	enrolCA, err := identity.EnrolmentAuthority(keys)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := enrolCA.Issue(self)
-	if err != nil {
-		return nil, err
-	}
-	enrolment, err := identity.NewKeyring(leaf, enrolCA.Certificate())
+// While the secret changes accept are the keys of the other one.
+func openTrust(dir string, keys identity.Keys, accept []identity.Keys, specID string, self identity.Subject) (*trust, error) {
+	enrolment, err := enrolmentRing(keys, append([]identity.Keys{keys}, accept...), self)
 	if err != nil {
 		return nil, err
 	}
 	t := &trust{dir: dir, self: self, specID: specID, enrolment: enrolment}
 	return t, t.load()
+}
+
+// enrolmentRing is a certificate by one secret, for the port where all of those of
+// the roots are believed.
+func enrolmentRing(keys identity.Keys, roots []identity.Keys, self identity.Subject) (*identity.Keyring, error) {
+	ca, err := identity.EnrolmentAuthority(keys)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := ca.Issue(self)
+	if err != nil {
+		return nil, err
+	}
+	var believed []*x509.Certificate
+	for _, r := range roots {
+		root, err := identity.EnrolmentAuthority(r)
+		if err != nil {
+			return nil, err
+		}
+		believed = append(believed, root.Certificate())
+	}
+	return identity.NewKeyring(leaf, believed...)
 }
 
 // load reads what an earlier run got: the agent leaf, and on control planes the

@@ -48,7 +48,7 @@ func trustBy(t *testing.T, b byte, dir, spec, inst string) *trust {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, err := openTrust(dir, keys, spec, identity.Subject{Inst: inst, HW: id("b"), Name: "n", IPs: []netip.Addr{loopback}})
+	opened, err := openTrust(dir, keys, nil, spec, identity.Subject{Inst: inst, HW: id("b"), Name: "n", IPs: []netip.Addr{loopback}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,7 +439,7 @@ func TestDamagedKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = openTrust(dir, keys, trustSpec, identity.Subject{Inst: id("a"), HW: id("b")})
+		_, err = openTrust(dir, keys, nil, trustSpec, identity.Subject{Inst: id("a"), HW: id("b")})
 		if err == nil || !strings.Contains(err.Error(), remedy) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -85,6 +85,7 @@ func readEither(s streams, file string) (cluster.Cluster, error) {
 func compared(was, is cluster.Cluster) []change.Change {
 	if was.Secret == "" || is.Secret == "" {
 		was.Secret, is.Secret = "", ""
+		was.AcceptSecret, is.AcceptSecret = "", ""
 		was.APIToken, is.APIToken = "", ""
 	}
 	return change.Between(was, is)

@@ -17,8 +17,8 @@ var rotateCommand = command{
 	name: "rotate", args: "[-f FILE] [--secret FILE]",
 	summary: "make a new secret, and say what it takes on a running cluster",
 	help: `Makes a new secret in the place of NAME.secret and keeps the old one as
-NAME.secret.old, until you remove it. Nothing on any server changes by that: the
-command prints what is to be done there.
+NAME.secret.old, until you remove it. Nothing on any server changes by that: there
+bootstrap rotate takes it up, in three steps that the command prints.
 
 Example:
   userdata rotate -f clusters/k8s-bgp/cluster.yaml
@@ -71,7 +71,7 @@ func rotate(s streams, file, path string) error {
 	if err := replace(path, []byte(secret.Reveal()+"\n"), 0o600); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.out, rotated, path, old, c.Metadata.Name, path, old)
+	_, err = fmt.Fprintf(s.out, rotated, path, old, c.Metadata.Name, path, path, path, old)
 	return err
 }
 
@@ -82,16 +82,16 @@ const rotated = `wrote %s; the old secret is %s
 If %s has not formed yet: install its servers with user-data rendered anew. Servers
 with the old and with the new secret neither hear nor enrol each other.
 
-If it has formed: nothing has changed on its servers, and muster has no command that
-changes it there. Until you do it by hand, render --join needs the old secret
-(--secret). Kubernetes does not use the secret: its API, nodes and pods go on.
-  1. On every server, in any order: put the line of %s after "secret: " in
-     /etc/muster/cluster.yaml, and systemctl restart muster.
-  2. Until all have it, each half sees itself only: bootstrap status lists the other
-     half as not in sight, and nobody joins. A server that is off takes part again
-     only when it has it too.
-  3. When bootstrap status shows all of them: render --join anew, replace the user-data
-     in the provider's store, and remove %s.
+If it has formed: its servers change over step by step, and see each other all the
+time. Kubernetes does not use the secret: its API, nodes and pods go on.
+  1. On every server, in any order: bootstrap rotate accept --yes < %s
+  2. On every server: bootstrap rotate use --yes < %s
+     From now on render --join with the new secret, and replace the user-data in the
+     provider's store. Before, join with the old one (--secret).
+  3. On every server: bootstrap rotate forget --yes < %s
+     Then remove %s.
+A server refuses a step while another one in sight is not as far. One that is off
+takes its steps when it is back; after step 3 the others do not hear it before.
 What the old secret was used for stays: certificates that were given out (bootstrap
 status lists the members; bootstrap remove NAME takes one out), and recorded
 gossip. Whoever became a control plane has the keys of the cluster: then only a new

@@ -28,7 +28,7 @@ func spec(t *testing.T, text string) cluster.Cluster {
 func TestFollow(t *testing.T) {
 	compare := []cmp.Option{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmpopts.EquateEmpty()}
 	own := parse(t, formed)
-	own.Secret, own.Lock = "s", []cluster.Pin{{Name: "kubelet"}}
+	own.Secret, own.AcceptSecret, own.Lock = "s", "t", []cluster.Pin{{Name: "kubelet"}}
 	own.Spec.Join.CA = "sha256:aa"
 	own.Spec.Servers.Eligible.None = true
 	for _, row := range []struct {

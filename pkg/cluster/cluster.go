@@ -30,6 +30,10 @@ type Cluster struct {
 	// `userdata render` puts it into the copy that lies on a server
 	// (/etc/muster/cluster.yaml, 0600). 32 random bytes in base64.
 	Secret Secret `yaml:"secret,omitempty"`
+	// AcceptSecret is a second secret that the server accepts and does not use, while
+	// the secret changes: `bootstrap rotate` writes it into the copy on a server, the
+	// one place where it may be.
+	AcceptSecret Secret `yaml:"acceptSecret,omitempty"`
 	// APIToken reads the list of devices for discovery by packetAPI. It is refused in
 	// the operator's file like the secret, and `userdata render --api-token FILE` adds it.
 	APIToken Secret `yaml:"apiToken,omitempty"`

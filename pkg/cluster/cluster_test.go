@@ -128,6 +128,34 @@ func TestParseServer(t *testing.T) {
 	}
 }
 
+// TestAcceptSecret: a second secret is for servers alone, while the first changes.
+func TestAcceptSecret(t *testing.T) {
+	first, second := Secret(strings.Repeat("A", 43)+"="), Secret("B"+strings.Repeat("A", 42)+"=")
+	c := mustParse(t, good)
+	c.Secret = first
+	for _, row := range []struct {
+		accept Secret
+		want   []string
+	}{
+		{second, nil},
+		{first, []string{"43:15: acceptSecret: is the secret itself (remove it)"}},
+		{"hunter2", []string{"43:15: acceptSecret: the secret is not base64; expected 32 random bytes in base64 (44 characters), as `userdata init` makes them (remove it, and run bootstrap rotate accept again)"}},
+	} {
+		c.AcceptSecret = row.accept
+		data, err := Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, problems := ParseServer("c.yaml", data); !cmp.Equal(row.want, render(problems)) {
+			t.Errorf("%q, want %q", render(problems), row.want)
+		}
+	}
+	want := []string{"1:15: acceptSecret: does not belong into the cluster file, which people share (remove it here; `bootstrap rotate` writes it on servers)"}
+	if _, problems := Parse("c.yaml", []byte("acceptSecret: "+second.Reveal()+"\n"+good)); !cmp.Equal(want, render(problems)) {
+		t.Errorf("in an operator's file: %q", render(problems))
+	}
+}
+
 func TestMarshalReadsBack(t *testing.T) {
 	for name, file := range map[string]string{
 		"packet": good, "static": staticFile,

@@ -64,7 +64,9 @@ func parse(name string, data []byte, server bool, beside Beside) (Cluster, []Pro
 		v.validate(server)
 		v.locked(server, beside.Lock != nil || beside.noLock)
 		v.addons(beside.Read)
-		v.cloud()
+		if !beside.Formed { // its kubelets have the flag, or not, whatever the file says
+			v.cloud()
+		}
 		c, d.report = v.Cluster, v.report
 	}
 	problems := d.sorted()
@@ -295,11 +297,14 @@ func (d *decoder) free(n *yaml.Node, path string, v reflect.Value) {
 	}
 }
 
+// ofServers are the keys that only the copy on a server has.
+var ofServers = map[string]bool{"secret": true, "acceptSecret": true, "apiToken": true, "lock": true}
+
 // keysOf lists the keys of a struct type in their order.
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for i := range t.NumField() {
-		if key := fieldKey(t.Field(i)); key != "secret" && key != "lock" && key != "apiToken" { // never offered to operators
+		if key := fieldKey(t.Field(i)); !ofServers[key] { // never offered to operators
 			keys = append(keys, key)
 		}
 	}

@@ -93,7 +93,7 @@ func window(length, from int) (begin, end int) {
 
 // secretWord is the key of a secret; in what is passed on to others they are
 // recognised by the words that people use.
-const secretWord = `(?i)\b(?:secret|md5|password|passwd|token|identitytoken|auth)["']?\s*:\s*`
+const secretWord = `(?i)\b(?:\w*secret|md5|\w*password|passwd|\w*token|auth)["']?\s*:\s*`
 
 var (
 	secretValue = regexp.MustCompile(secretWord + `(\S.*)$`)

@@ -82,7 +82,7 @@ func TestExcerptsHideSecrets(t *testing.T) {
 	for _, line := range []string{
 		"secret: hunter2", "secret : hunter2", `"secret": "hunter2"`, "secret:\n  hunter2", "secret: |\n  hunter2", "secret: >-\n  hunter2",
 		"x: {md5: hunter2, y: 1}", "md5: 'hunter2'", "password: hunter2", "auth: {password: hunter2}", "x: http://u:hunter2@host/", "secret: [hunter2]",
-		"secret: {a: hunter2}", "identitytoken: hunter2",
+		"secret: {a: hunter2}", "identitytoken: hunter2", "apiToken: hunter2", "acceptSecret: hunter2",
 	} {
 		_, problems := Parse("c.yaml", []byte(line+"\n: ]"))
 		_, more := Parse("c.yaml", []byte(line+"\n"))

@@ -19,7 +19,7 @@ var secretName = regexp.MustCompile(`(?i)(secret|password|passwd|token|auth)$`)
 // belong into files of their own, and with Hidden for every other.
 func Redacted(c Cluster) Cluster {
 	c = hide(reflect.ValueOf(c)).Interface().(Cluster)
-	c.Secret, c.APIToken = "", ""
+	c.Secret, c.AcceptSecret, c.APIToken = "", "", ""
 	return c
 }
 

@@ -53,6 +53,16 @@ func TestRedactedOfAnything(t *testing.T) {
 	})
 }
 
+// TestShared: what servers share has none of what lets a server in.
+func TestShared(t *testing.T) {
+	c := mustParse(t, good)
+	c.Secret, c.AcceptSecret, c.APIToken = "hunter2", "hunter3", "hunter4"
+	data, err := Marshal(Shared(c))
+	if err != nil || strings.Contains(string(data), "hunter") {
+		t.Errorf("%v\n%s", err, data)
+	}
+}
+
 // eachSecret calls what for every field of type Secret in v.
 func eachSecret(v reflect.Value, what func(reflect.Value)) {
 	switch {

@@ -56,7 +56,7 @@ func (g schemaMaker) object(v reflect.Value) map[string]any {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		key := fieldKey(f)
-		if v.Type() == reflect.TypeFor[Cluster]() && (key == "secret" || key == "lock" || key == "apiToken") {
+		if v.Type() == reflect.TypeFor[Cluster]() && ofServers[key] {
 			continue // refused in the operator's file
 		}
 		p := g.field(f, v.Field(i))

@@ -7,7 +7,7 @@ const SpecMax = 512 << 10
 // Shared is what all servers of a cluster have in common of their cluster files: the
 // spec without the secret, and without what only user-data carries.
 func Shared(c Cluster) Cluster {
-	c.Secret, c.APIToken, c.Lock = "", "", nil
+	c.Secret, c.AcceptSecret, c.APIToken, c.Lock = "", "", "", nil
 	c.Spec.Join, c.Spec.Artifacts, c.Spec.SecretFrom = Join{}, Artifacts{}, SecretSource{}
 	c.Spec.Servers.Eligible.None = false
 	return c

@@ -77,6 +77,16 @@ func (v *validator) secret(server bool) {
 			v.errorf("secret", "render the user-data again", "%v", err)
 		}
 	}
+	_, second := v.values["acceptSecret"]
+	switch err := v.AcceptSecret.check(); {
+	case !second:
+	case !server:
+		v.errorf("acceptSecret", "remove it here; `bootstrap rotate` writes it on servers", "does not belong into the cluster file, which people share")
+	case err != nil:
+		v.errorf("acceptSecret", "remove it, and run bootstrap rotate accept again", "%v", err)
+	case v.AcceptSecret == v.Secret:
+		v.errorf("acceptSecret", "remove it", "is the secret itself")
+	}
 	_, token := v.values["apiToken"]
 	switch wanted := len(v.Spec.PacketAPIs()) > 0; {
 	case !server && token:

@@ -30,8 +30,10 @@ type Config struct {
 	Port    uint16     // tcp and udp, the same on every server
 	// Label tells clusters apart that reach each other; it is sent in the clear.
 	// The first 16 characters of spec.id.
-	Label  string
-	Key    []byte // AES-256, 32 bytes
+	Label string
+	Key   []byte // AES-256, 32 bytes
+	// Accept are further keys that others may use, while the key changes.
+	Accept [][]byte
 	Flags  Flags  // what is known at the start
 	Switch string // SwitchTag of this server's
 	Logger *slog.Logger
@@ -105,7 +107,11 @@ func Join(ctx context.Context, config Config) (*Group, error) {
 		told:    map[Conflict]bool{},
 		dialing: map[netip.Addr]bool{},
 	}
-	list, err := memberlist.Create(g.memberlistConfig())
+	mc, err := g.memberlistConfig()
+	if err != nil {
+		return nil, err
+	}
+	list, err := memberlist.Create(mc)
 	if err != nil {
 		return nil, bindError(config, err)
 	}
@@ -127,8 +133,10 @@ func (c Config) check() error {
 	if c.Port == 0 {
 		problems = append(problems, errors.New("port is 0; every server must use the same one"))
 	}
-	if len(c.Key) != 32 {
-		problems = append(problems, fmt.Errorf("key has %d bytes; expected 32", len(c.Key)))
+	for _, key := range append([][]byte{c.Key}, c.Accept...) {
+		if len(key) != 32 {
+			problems = append(problems, fmt.Errorf("key has %d bytes; expected 32", len(key)))
+		}
 	}
 	if c.Label == "" || len(c.Label) > memberlist.LabelMaxSize {
 		problems = append(problems, fmt.Errorf("label is %q; expected 1 to %d characters", c.Label, memberlist.LabelMaxSize))
@@ -136,7 +144,7 @@ func (c Config) check() error {
 	return errors.Join(problems...)
 }
 
-func (g *Group) memberlistConfig() *memberlist.Config {
+func (g *Group) memberlistConfig() (*memberlist.Config, error) {
 	c := memberlist.DefaultLANConfig()
 	c.Name = g.config.Inst // a wiped server is a new name, so that names never clash
 	c.BindAddr = g.config.Address.String()
@@ -144,7 +152,11 @@ func (g *Group) memberlistConfig() *memberlist.Config {
 	c.BindPort = int(g.config.Port)
 	c.AdvertisePort = c.BindPort
 	c.Label = g.config.Label
-	c.SecretKey = slices.Clone(g.config.Key)
+	keys, err := memberlist.NewKeyring(g.config.Accept, slices.Clone(g.config.Key))
+	if err != nil {
+		return nil, fmt.Errorf("gossip: its keys: %w", err)
+	}
+	c.Keyring = keys
 	// Alive messages are small and encrypted bytes do not shrink; off, joining
 	// 100 servers costs half the CPU (measured with memberlist 0.7.0).
 	c.EnableCompression = false
@@ -154,7 +166,7 @@ func (g *Group) memberlistConfig() *memberlist.Config {
 	c.Events = (*delegate)(g)
 	c.Conflict = (*delegate)(g)
 	c.Logger = log.New(g.log, "", 0)
-	return c
+	return c, nil
 }
 
 // bindError makes a sentence of what memberlist says when it cannot listen; it

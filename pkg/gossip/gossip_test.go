@@ -225,6 +225,47 @@ func TestStrangersStayOut(t *testing.T) {
 	}
 }
 
+// The key changes while all are there: first each accepts the new one, then each uses
+// it, then each forgets the old one, server by server. Whoever is up sees all others
+// that are.
+func TestKeyChanges(t *testing.T) {
+	old, next := testKey, bytes.Repeat([]byte{8}, 32)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		nodes := make([]*node, 3)
+		begin := func(i int, key []byte, accept ...[]byte) {
+			nodes[i] = start(t, w, i+1, first(3), func(c *Config) { c.Key, c.Accept = key, accept })
+		}
+		for i := range nodes {
+			begin(i, old)
+		}
+		within(t, 25*time.Second, "all see all", everybodySees(3, nodes...))
+		for _, step := range []struct {
+			name   string
+			key    []byte
+			accept [][]byte
+		}{{"accept", old, [][]byte{next}}, {"use", next, [][]byte{old}}, {"forget", next, nil}} {
+			for i := range nodes {
+				nodes[i].stop()
+				_ = nodes[i].list.Shutdown()
+				begin(i, step.key, step.accept...)
+				within(t, 25*time.Second, fmt.Sprintf("%s at %d: all see all", step.name, i), everybodySees(3, nodes...))
+				for began := time.Now(); time.Since(began) < 30*time.Second; time.Sleep(time.Second) {
+					if !everybodySees(3, nodes...)() {
+						t.Fatalf("%s at %d: one is out of sight later", step.name, i)
+					}
+				}
+			}
+		}
+		stranger := start(t, w, 4, first(3), func(c *Config) { c.Key = old })
+		time.Sleep(time.Minute)
+		if !everybodySees(3, nodes...)() || len(stranger.Peers()) != 1 {
+			t.Errorf("the old key is good still: %v", stranger.Peers())
+		}
+		end(t, append(nodes, stranger)...)
+	})
+}
+
 // Both owners of one instance, and everybody else, are told.
 func TestConflict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -111,7 +111,7 @@ func (a *Agent) askOthers(ctx context.Context, step agent.LeaveStep) (agent.Leav
 
 // part takes this server out of its cluster, and returns when it is. Each step looks
 // first, so a server that was interrupted goes through all of them again.
-func (a *Agent) part(ctx context.Context, d election.Decree, role member.Role, endDuty func()) error {
+func (a *Agent) part(ctx context.Context, d election.Decree, role member.Role) error {
 	a.board.enter(member.Leaving)
 	a.announcers.Wait() // one that was at it could bring back what is taken away below
 	if role == member.ControlPlane {
@@ -133,7 +133,7 @@ func (a *Agent) part(ctx context.Context, d election.Decree, role member.Role, e
 	if err != nil {
 		return err
 	}
-	endDuty()
+	a.endDuty()
 	if err := a.until(ctx, "the directory to stop", a.Directory.Stop); err != nil {
 		return err
 	}

@@ -237,3 +237,30 @@ func TestCordonedStaysCordoned(t *testing.T) {
 		}
 	})
 }
+
+// A control plane whose join stopped for good keeps what it does for the others: its
+// copy of the directory.
+func TestStoppedKeepsTheDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 0)
+		defer w.shutdown()
+		for _, name := range []string{"cp1", "cp2", "cp3"} {
+			w.named(name).joinNever = true
+			w.boot(name)
+		}
+		var s *testServer // whoever has the first turn to join
+		w.until(5*time.Minute, "one of them to stop", func() error {
+			for _, one := range w.servers {
+				if a := one.agent(); a != nil && a.board.read().Phase == member.Stopped {
+					s = one
+					return nil
+				}
+			}
+			return errors.New("none did")
+		})
+		time.Sleep(2 * time.Minute) // virtual
+		if !s.agent().directory.Load() {
+			t.Error("the directory of a server that stopped does not answer")
+		}
+	})
+}

@@ -116,6 +116,7 @@ type Agent struct {
 
 	released   chan struct{}  // closed when an operator orders this server to leave
 	release    func()         // closes it
+	endDuty    func()         // ends what runs for a member
 	announcers sync.WaitGroup // hold Elastic IPs and their announcer
 
 	prepared  chan struct{}          // closed when host preparation is done
@@ -177,19 +178,8 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if a.Journal.Done(StepLeft) {
 		return a.rest(ctx)
 	}
-	leaving := a.Journal.Done(StepLeaving)
 	void := a.voidNode(settled.State)
-	if leaving {
-		if err := a.until(ctx, "the Elastic IPs to be withdrawn", a.yieldElasticIPs); err != nil {
-			return err
-		}
-	}
-	if void { // first the route goes, then the address
-		if err := a.standDown(ctx); err != nil {
-			return err
-		}
-	}
-	if err := a.layRoutes(ctx, void || leaving); err != nil {
+	if err := a.startNetwork(ctx, void); err != nil {
 		return err
 	}
 	work.Go(func() error { return a.Network.Run(ctx) })
@@ -227,32 +217,54 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	if err := a.standFirst(ctx, decree); err != nil {
 		return err
 	}
+	return a.belong(ctx, work, decree)
+}
+
+// startNetwork is step 3. A server that is void, or leaves, has no Elastic IP: first
+// the route goes, then the address.
+func (a *Agent) startNetwork(ctx context.Context, void bool) error {
+	leaving := a.Journal.Done(StepLeaving)
+	if leaving {
+		if err := a.until(ctx, "the Elastic IPs to be withdrawn", a.yieldElasticIPs); err != nil {
+			return err
+		}
+	}
+	if void {
+		if err := a.standDown(ctx); err != nil {
+			return err
+		}
+	}
+	return a.layRoutes(ctx, void || leaving)
+}
+
+// belong is steps 7 to 10, and the way out again. What runs for a member goes on when
+// another step stopped for good, and ends when this server leaves.
+func (a *Agent) belong(ctx context.Context, work *errgroup.Group, d election.Decree) error {
 	duty, endDuty := context.WithCancel(ctx)
-	defer endDuty()
-	role, err := a.takeRole(duty, work, decree)
+	a.endDuty = endDuty
+	role, err := a.takeRole(duty, work, d)
 	if err != nil {
 		return err
 	}
-	if err := a.serveNode(duty, work, decree, role); err != nil || ctx.Err() != nil {
+	if err := a.serveNode(duty, work, d, role); err != nil || ctx.Err() != nil {
 		return err
 	}
-	return a.part(ctx, decree, role, endDuty)
+	return a.part(ctx, d, role)
 }
 
-// serveNode is steps 7 to 10. It returns without an error at the end of ctx, and when
+// serveNode is steps 8 to 10. It returns without an error at the end of ctx, and when
 // an operator orders this server to leave.
 func (a *Agent) serveNode(ctx context.Context, work *errgroup.Group, d election.Decree, role member.Role) error {
 	if a.Journal.Done(StepLeaving) {
 		return nil
 	}
 	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	work.Go(func() error {
 		select {
 		case <-ctx.Done():
 		case <-a.released:
-			stop()
 		}
+		stop()
 		return nil
 	})
 	err := a.becomeNode(ctx, work, d, role)

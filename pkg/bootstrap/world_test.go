@@ -97,6 +97,7 @@ type testServer struct {
 	// initFails makes that many kubeadm inits fail; initBlocks holds one.
 	initFails  int
 	joinFails  int // each loses the turn to another
+	joinNever  bool
 	initBlocks chan struct{}
 	// These many attempts fail before one goes well.
 	settleFails, connectFails, prepareFails int
@@ -518,6 +519,9 @@ func (s *testServer) setHealthy(ok bool) {
 func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 	if onLo, _ := s.Addresses(); len(onLo) > 0 {
 		s.world.t.Errorf("%s joins with Elastic IPs on lo: it would dial itself", s.name)
+	}
+	if s.joinNever {
+		return Permanent(errors.New("a node that muster did not make"))
 	}
 	if j.ControlPlane {
 		if err := s.mayJoin(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +79,12 @@ func encode(v reflect.Value) (*yaml.Node, error) {
 			return word(nil)
 		}
 		return encode(v.Elem())
+	case reflect.Bool:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(v.Bool())}, nil
+	case reflect.Int:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatInt(v.Int(), 10)}, nil
+	case reflect.Uint16, reflect.Uint32:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatUint(v.Uint(), 10)}, nil
 	}
 	return word(v.Interface())
 }
@@ -147,5 +154,5 @@ func isBare(text string) bool {
 		return false
 	}
 	plain := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' }
-	return plain(rune(text[0])) && !strings.ContainsFunc(text, func(r rune) bool { return !plain(r) && !strings.ContainsRune("-./", r) })
+	return plain(rune(text[0])) && !strings.ContainsFunc(text, func(r rune) bool { return !plain(r) && !strings.ContainsRune("-./+=_", r) })
 }

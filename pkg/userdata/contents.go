@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/layout"
@@ -33,6 +34,9 @@ type Contents struct {
 // NewContents says what a cluster's servers get. The cluster has its secret.
 func NewContents(c cluster.Cluster) (Contents, error) { return newContents(c, units.FS) }
 
+// bareFetch is the same for each of a thousand servers.
+var bareFetch = sync.OnceValue(func() string { return bare(fetchScript) })
+
 func newContents(c cluster.Cluster, units fs.FS) (Contents, error) {
 	if c.Secret == "" {
 		return Contents{}, errors.New("rendering user-data: the cluster has no secret; it is read from the file that `userdata init` wrote beside the cluster file")
@@ -46,7 +50,7 @@ func newContents(c cluster.Cluster, units fs.FS) (Contents, error) {
 		Files: []File{
 			{layout.ClusterFile, 0o600, string(spec)},
 			{layout.FetchEnv, 0o644, c.Spec.Agent.FetchEnv()},
-			{layout.Fetch, 0o755, bare(fetchScript)},
+			{layout.Fetch, 0o755, bareFetch()},
 		},
 		Enable: []string{layout.UnitFetch, layout.UnitAgent},
 	}

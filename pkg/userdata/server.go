@@ -2,7 +2,6 @@ package userdata
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -35,11 +34,19 @@ func (s Server) Of(c cluster.Cluster) (cluster.Cluster, error) {
 		return c, nil
 	}
 	isOther := func(d cluster.StaticServer) bool { return !d.Match.All && !strings.EqualFold(d.Hostname, s.Name) }
-	if !slices.ContainsFunc(c.Spec.Static, func(d cluster.StaticServer) bool { return !d.Match.All && !isOther(d) }) {
+	var own []cluster.StaticServer
+	found := false
+	for _, d := range c.Spec.Static {
+		if !isOther(d) {
+			own = append(own, d)
+			found = found || !d.Match.All
+		}
+	}
+	if !found {
 		return c, fmt.Errorf("spec.static describes no server with hostname %q", s.Name)
 	}
 	if othersArePrivate(c.Spec.Static) {
-		c.Spec.Static = slices.DeleteFunc(slices.Clone(c.Spec.Static), isOther)
+		c.Spec.Static = own
 	}
 	return c, nil
 }

@@ -54,6 +54,8 @@ func (s *Server) Leaving(ctx context.Context, yes bool, order LeaveOrder) ([]str
 		return []string{"This server has left already."}, nil
 	case a.Journal.Done(StepLeaving):
 		return []string{"This server leaves already, and goes on by itself; bootstrap status says how far it is."}, nil
+	case a.board.read().Phase == member.Stopped:
+		return nil, fmt.Errorf("%w: this server stopped for good, and nothing would go on here; bootstrap status says why; on another control plane, with this one off: bootstrap replace", agent.ErrRefused)
 	case !a.Kubernetes.Joined() && !a.Kubernetes.Initialised():
 		return nil, fmt.Errorf("%w: this server is no node of the cluster yet, so there is nothing to leave; to take it away run bootstrap reset --yes", agent.ErrRefused)
 	}

@@ -44,6 +44,8 @@ type shape struct {
 	// platform and platforms are as in rig.Cluster.
 	platform  string
 	platforms []string
+	// replaceAfter is spec.servers.replace.after.
+	replaceAfter string
 	// addons is spec.addons, in YAML's flow style.
 	addons string
 }
@@ -63,7 +65,7 @@ func (s shape) String() string {
 func form(t *testing.T, s shape) *formation {
 	t.Helper()
 	image := testImage(t)
-	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Stack: s.stack, Ways: s.ways, Platform: s.platform, Platforms: s.platforms, Addons: s.addons}
+	spec := rig.Cluster{Servers: s.controlPlanes + s.workers, ControlPlanes: s.controlPlanes, Public: s.public, Stack: s.stack, Ways: s.ways, Platform: s.platform, Platforms: s.platforms, Addons: s.addons, ReplaceAfter: s.replaceAfter}
 	for i := range s.discovery {
 		spec.Discovery = append(spec.Discovery, rig.ServerAddr(i+1))
 	}

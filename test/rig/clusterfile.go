@@ -49,6 +49,8 @@ type Cluster struct {
 	// or static for one that only the cluster file describes. Default: Platform.
 	Platforms []string
 
+	// ReplaceAfter is spec.servers.replace.after; empty: the default.
+	ReplaceAfter string
 	// Addons is spec.addons, a list in YAML's flow style; empty: none.
 	Addons string
 

@@ -260,6 +260,19 @@ func (s *Server) Reboot(ctx context.Context) error {
 	return s.waitSystemd(ctx)
 }
 
+// Reinstall empties the disk of a server that is off: its next boot is a first one.
+func (s *Server) Reinstall() error {
+	if s.Running() {
+		return fmt.Errorf("reinstalling %s: it is on", s.Name)
+	}
+	for _, part := range []string{"up", "work", "containerd", stateImage} {
+		if err := os.RemoveAll(s.path(part)); err != nil {
+			return fmt.Errorf("reinstalling %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
 // PowerOff shuts the server down in order.
 func (s *Server) PowerOff(ctx context.Context) error {
 	leader, err := s.leader()

@@ -202,12 +202,31 @@ func (r reset) look(ctx context.Context) (remains, error) {
 			out.full = append(out.full, dir)
 		}
 	}
-	for _, path := range resetRemoves {
+	removes, err := r.removes()
+	if err != nil {
+		return out, err
+	}
+	for _, path := range removes {
 		if r.exists(path) {
 			out.files = append(out.files, path)
 		}
 	}
 	out.elections = r.exists(layout.Elect)
+	return out, nil
+}
+
+// removes are the files and directories to remove. Marks that this server made a
+// directory lie beside it, so that nothing else takes them away: a new instance with
+// the right to make one would be refused by them.
+func (r reset) removes() ([]string, error) {
+	marks, err := filepath.Glob(r.path(layout.Directory + "-*.made"))
+	if err != nil {
+		return nil, fmt.Errorf("looking for what a former life left: %w", err)
+	}
+	out := slices.Clone(resetRemoves)
+	for _, mark := range marks {
+		out = append(out, filepath.Join(layout.State, filepath.Base(mark)))
+	}
 	return out, nil
 }
 
@@ -265,7 +284,11 @@ func (r reset) clear(ctx context.Context, found remains) error {
 			return err
 		}
 	}
-	for _, path := range resetRemoves {
+	removes, err := r.removes()
+	if err != nil {
+		return err
+	}
+	for _, path := range removes {
 		if err := os.RemoveAll(r.path(path)); err != nil {
 			return fmt.Errorf("removing what a former life left: %w", err)
 		}

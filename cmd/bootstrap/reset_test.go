@@ -65,8 +65,9 @@ func formerLife(t *testing.T, c cluster.Cluster) (root string) {
 	for path, text := range map[string]string{
 		layout.KubeletConf: "half", layout.KubeletData + "/config.yaml": "x", layout.EtcdData + "/member/snap/db": "x",
 		layout.PKI + "/leaf.key": "secret", layout.Directory + "/e0-g0/open-1": "x", layout.Device: "{}", layout.AnnouncePlan: "{}",
-		layout.Manifests + "/etcd.yaml": "x",
-		layout.ClusterFile:              "kept", layout.Artifacts + "/kubelet": "kept", layout.CNIConfDir + "/10-net.conflist": "kept",
+		layout.Directory + "-e0-g0.made": "x",
+		layout.Manifests + "/etcd.yaml":  "x",
+		layout.ClusterFile:               "kept", layout.Artifacts + "/kubelet": "kept", layout.CNIConfDir + "/10-net.conflist": "kept",
 	} {
 		mustDo(t, os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o700))
 		mustDo(t, os.WriteFile(filepath.Join(root, path), []byte(text), 0o600))
@@ -134,6 +135,7 @@ remove /var/lib/muster/pki
 remove /var/lib/muster/directory
 remove /var/lib/muster/device.json
 remove /run/muster/announce.json
+remove /var/lib/muster/directory-e0-g0.made
 remove /var/lib/muster/elect, this server's vote and instance
 DANGER: its pods end without warning, and its node stays in Kubernetes until somebody deletes it.
 Nothing was done: add --yes to do it.

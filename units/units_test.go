@@ -35,7 +35,7 @@ func all(t *testing.T) map[string]string {
 func TestEveryUnitOfTheLayoutIsHere(t *testing.T) {
 	have := all(t)
 	want := []string{
-		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes, layout.UnitUpgrade,
+		layout.UnitFetch, layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes, layout.UnitUpgrade, layout.UnitDrive,
 		layout.UnitKubeadmInit, layout.UnitKubeadmJoin, layout.UnitKubeadmReset,
 		layout.UnitKubelet, layout.UnitContainerd,
 	}
@@ -81,6 +81,8 @@ func TestPathsAgreeWithLayout(t *testing.T) {
 		{layout.UnitUpgrade, "ExecStart=" + layout.FormerAgent + " upgrade"},
 		{layout.UnitUpgrade, "ConditionPathExists=" + layout.Upgrade},
 		{layout.UnitRoutes, "ConditionPathExists=" + layout.Device},
+		{layout.UnitDrive, "ExecStart=" + layout.Agent + " drive"},
+		{layout.UnitDrive, "RuntimeDirectory=" + strings.TrimPrefix(layout.Drive, "/run/")},
 		{layout.UnitAnnounce, "ExecCondition=" + layout.Agent + " fence check-announce"},
 		{layout.UnitKubeadmInit, "ExecStartPre=" + layout.Agent + " fence check-init"},
 		{layout.UnitKubelet, "ExecStartPre=-/bin/sync --file-system " + layout.Kubernetes + " " + layout.KubeletData},
@@ -197,7 +199,7 @@ func TestVerifySeesACycle(t *testing.T) {
 // 30 is an exposure of 3.0; a plain service of root has 9.6.
 func TestSecurity(t *testing.T) {
 	dir := root(t)
-	for _, name := range []string{layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes} {
+	for _, name := range []string{layout.UnitAgent, layout.UnitDirectory, layout.UnitAnnounce, layout.UnitRoutes, layout.UnitDrive} {
 		cmd := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--root="+dir, "--threshold=30", "--no-pager", name)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			lines := strings.Split(strings.TrimSpace(string(out)), "\n")

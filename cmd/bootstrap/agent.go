@@ -133,13 +133,15 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 	if err != nil {
 		return none, err
 	}
+	here := thisMachine()
+	here.Drive = func(ctx context.Context) error { return readDrive(ctx, units) }
 	k := newKubernetes(c, units, journal)
 	have := newArtefacts(c, log)
 	id := &settler{cluster: c, boot: boot, root: "/", hardware: readHardware, forget: journal.Forget, log: log}
 	return bootstrap.Machine{
 		Cluster: c, Log: log, Now: time.Now,
 		Notify:     func(text string) { notifyOnce(log, systemd.Status(text)) },
-		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, machine: thisMachine(), log: log},
+		Metadata:   platform{cluster: c, file: layout.Device, patience: copyPatience, machine: here, log: log},
 		Network:    ground{network.New(layout.NetworkState, log)},
 		Firewall:   firewall.New(layout.FirewallState, log),
 		Host:       newHost(c, units, have.Store, log),

@@ -43,6 +43,7 @@ var commands = []command{
 	{"status", "show how far every server is, and why one waits", statusCommand},
 	{"peers", "show where this server looks for others, and whom it found", peersCommand},
 	{"metadata", "show what the platform says of this server, and what is concluded", metadataCommand},
+	{"drive", "copy what a config drive or NoCloud disk says of this server (muster-drive.service)", driveCommand},
 	{"apply", "give a cluster that runs a changed cluster file", applyCommand},
 	{"quorum", "let a majority decide where servers never come", quorumCommand},
 	{"supersede", "replace a dead server that was to build the first control plane", supersedeCommand},

@@ -34,6 +34,7 @@ const (
 
 	Run            = "/run/muster"                    // 0700
 	Socket         = "/run/muster/agent.sock"         // status and the operator's acts
+	Drive          = "/run/muster/drive"              // documents of a labelled disk
 	Boot           = "/run/muster/boot"               // random name of this boot
 	InitConfig     = "/run/muster/kubeadm-init.yaml"  // 0600
 	JoinConfig     = "/run/muster/kubeadm-join.yaml"  // 0600
@@ -70,6 +71,7 @@ const (
 	UnitDirectory    = "muster-directory.service"
 	UnitRoutes       = "muster-routes.service"
 	UnitUpgrade      = "muster-upgrade.service"
+	UnitDrive        = "muster-drive.service"
 	UnitAnnounce     = "muster-announce.service"
 	UnitKubeadmInit  = "kubeadm-init.service"
 	UnitKubeadmJoin  = "kubeadm-join.service"

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"regexp"
 	"strings"
 
@@ -146,40 +145,6 @@ func firmware(root fs.FS) (platform, why string) {
 		}
 	}
 	return "", ""
-}
-
-// drive looks for a labelled disk in what udev knows: the agent's unit sees no block
-// devices.
-func drive(root fs.FS) (platform, why string) {
-	const udev = "run/udev/data"
-	entries, err := fs.ReadDir(root, udev)
-	if err != nil {
-		return "", "" // there is no udev in a container
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "b") {
-			continue
-		}
-		for line := range strings.Lines(text(root, path.Join(udev, e.Name()))) {
-			switch label, _ := strings.CutPrefix(strings.TrimSpace(line), "E:ID_FS_LABEL="); strings.ToLower(label) {
-			case "config-2":
-				return cluster.PlatformOpenStack, "a disk is labelled " + label
-			case "cidata":
-				return cluster.PlatformNoCloud, "a disk is labelled " + label
-			}
-		}
-	}
-	return "", ""
-}
-
-// unmounted says what to do about a drive of a platform that is there and that nobody
-// has mounted: the agent's unit may neither see disks nor mount any.
-func unmounted(root fs.FS, platform, at string) error {
-	of, why := drive(root)
-	if of != platform {
-		return nil
-	}
-	return fmt.Errorf("metadata: %s, but cloud-init has kept nothing of it: mount it read-only at %s", why, at)
 }
 
 // cloudInitPlatforms are platforms by cloud-init's name; what it found elsewhere is

@@ -21,9 +21,10 @@ func noCloudService(base string) service {
 var seeds = []string{"var/lib/cloud/seed/nocloud", "var/lib/cloud/seed/nocloud-net"}
 
 // noCloud reads the seed from where the kernel's command line points, from a seed
-// directory, or from what cloud-init kept of a drive labelled CIDATA.
-func noCloud(root fs.FS) fetcher {
+// directory, from what cloud-init kept of a drive labelled CIDATA, or from the drive.
+func noCloud(m Machine) fetcher {
 	return func(ctx context.Context) (found, error) {
+		root := m.Root
 		if from := seedURL(root); from != "" {
 			return noCloudService(from).fetch(ctx)
 		}
@@ -38,8 +39,8 @@ func noCloud(root fs.FS) fetcher {
 				return f, nil
 			}
 		}
-		if err := unmounted(root, cluster.PlatformNoCloud, "/var/lib/cloud/seed/nocloud"); err != nil {
-			return found{}, err
+		if f, err := m.readDrive(ctx, cluster.PlatformNoCloud, "", "meta-data", "network-config"); err != nil || len(f.docs) > 0 {
+			return f, err
 		}
 		return found{}, errors.New("metadata: no NoCloud seed: none in /var/lib/cloud/seed/nocloud, none named by the kernel's command line, and cloud-init has kept none (" + instanceData + "); set spec.metadata.url where a web server has it")
 	}

@@ -2,7 +2,6 @@ package metadata
 
 import (
 	"context"
-	"io/fs"
 
 	"github.com/mustermetal/muster/pkg/cluster"
 )
@@ -20,9 +19,10 @@ func openStackService(base string) service {
 var configDrives = []string{"var/lib/cloud/seed/config_drive", "config-drive", "media/configdrive", "mnt/config"}
 
 // openStack reads the config drive where it is mounted, else what cloud-init kept of
-// it, else the service at the link-local address.
-func openStack(root fs.FS) fetcher {
+// it, else the drive itself, else the service at the link-local address.
+func openStack(m Machine) fetcher {
 	return func(ctx context.Context) (found, error) {
+		root := m.Root
 		for _, dir := range configDrives {
 			f, err := readFiles(root, dir+"/openstack/latest", "meta_data.json", "network_data.json")
 			if err != nil || len(f.docs) > 0 {
@@ -34,8 +34,8 @@ func openStack(root fs.FS) fetcher {
 				return f, nil
 			}
 		}
-		if err := unmounted(root, cluster.PlatformOpenStack, "/media/configdrive"); err != nil {
-			return found{}, err
+		if f, err := m.readDrive(ctx, cluster.PlatformOpenStack, "/openstack/latest", "meta_data.json", "network_data.json"); err != nil || len(f.docs) > 0 {
+			return f, err
 		}
 		return openStackService(linkLocal).fetch(ctx)
 	}

@@ -22,6 +22,9 @@ type Machine struct {
 	Facts func() (Facts, error)
 	// Last is the platform at an earlier boot, "" where none is known.
 	Last string
+	// Drive, if set, has a labelled disk read that nobody mounted: what it says is in
+	// layout.Drive then.
+	Drive func(context.Context) error
 	// HTTP, if set, is the client for services.
 	HTTP *http.Client
 }
@@ -78,21 +81,21 @@ func NewReader(spec cluster.Spec, machine Machine) (*Reader, error) {
 
 // fetcher is how a platform is read; nil when it is none.
 func (r *Reader) fetcher(platform string) fetcher {
-	url, root := r.spec.MetadataSource.URL, r.machine.Root
+	url := r.spec.MetadataSource.URL
 	switch platform {
 	case cluster.PlatformAuto:
 		return (&auto{reader: r}).fetch
 	case cluster.PlatformStatic:
 		return func(context.Context) (found, error) { return found{from: []string{"spec.static"}}, nil }
 	case cluster.PlatformCloudInit:
-		return cloudInit(root)
+		return cloudInit(r.machine.Root)
 	case cluster.PlatformOpenStack:
 		if url == "" {
-			return openStack(root)
+			return openStack(r.machine)
 		}
 	case cluster.PlatformNoCloud:
 		if url == "" {
-			return noCloud(root)
+			return noCloud(r.machine)
 		}
 	}
 	if url == "" {

@@ -146,7 +146,7 @@ func TestReaderRefuses(t *testing.T) {
 		{"another machine's", machine(seed(mac), "x", []string{"52:54:00:00:00:09"}), "describes another server: cp1 (iid-1) has MAC 52:54:00:00:00:01, this machine has 52:54:00:00:00:09"},
 		{"no private address", machine(seed(""), "x", nil, link("eth0", "147.75.1.3/31")), "/var/lib/cloud/seed/nocloud/meta-data, /var/lib/cloud/seed/nocloud/network-config has no private address"},
 		{"no seed", machine(nil, "x", nil), "no NoCloud seed"},
-		{"a drive that nobody mounted", machine(map[string]string{"run/udev/data/b11:0": "E:ID_FS_LABEL=CIDATA\n"}, "x", nil), "a disk is labelled CIDATA, but cloud-init has kept nothing of it: mount it read-only at /var/lib/cloud/seed/nocloud"},
+		{"a drive that nobody mounted", machine(map[string]string{"run/udev/data/b11:0": "E:ID_FS_LABEL=CIDATA\n"}, "x", nil), "a disk is labelled CIDATA, but /run/muster/drive/meta-data is not there: systemctl start muster-drive reads the disk"},
 		{"damaged", machine(map[string]string{"var/lib/cloud/seed/nocloud/meta-data": "\t"}, "x", nil), "metadata: /var/lib/cloud/seed/nocloud/meta-data: meta-data: is not understood"},
 		{"no facts", Machine{Root: machine(seed(""), "", nil).Root, Facts: func() (Facts, error) { return Facts{}, errors.New("no hostname") }}, "metadata: no hostname"},
 	} {

@@ -151,6 +151,15 @@ func (s *Server) cni() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
+// ConfigDrive are the files of a config drive that tells this server what it is.
+func (s *Server) ConfigDrive() map[string][]byte {
+	files := map[string][]byte{}
+	for name, document := range metadata.ConfigDrive(s.told([]byte("#cloud-config\n"))) {
+		files["openstack/latest/"+name] = document
+	}
+	return files
+}
+
 // told is what the metadata service says of this server.
 func (s *Server) told(userData []byte) metadata.Server {
 	t := metadata.Server{

@@ -84,7 +84,7 @@ func serverPaths() tracePaths {
 // readTraces collects what every check decides on. What cannot be read is an
 // error, never the same as not there: the checks would permit what they must not.
 // Nothing else is read: a formed node must not stay down for a file that has no
-// part in the decision.
+// part in the decision. The journal has one where the state knows of no decree.
 func readTraces(at tracePaths) (bootstrap.Traces, error) {
 	var t bootstrap.Traces
 	found, err := durable.Read(at.elect)
@@ -107,7 +107,22 @@ func readTraces(at tracePaths) (bootstrap.Traces, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return t, fmt.Errorf("reading the cluster CA: %w", err)
 	}
+	if s := t.State; s == nil || !s.IsSealed() && !s.HoldsGo() {
+		return t, readHistory(at.journal, &t)
+	}
 	return t, nil
+}
+
+// readHistory adds what the journal remembers of kubeadm here. Who joins, joins a
+// sealed cluster.
+func readHistory(journal string, t *bootstrap.Traces) error {
+	entries, err := durable.ReadJournal(journal)
+	if err != nil {
+		return err
+	}
+	t.InitStarted = durable.Last(entries, kubeadm.StepInit) != ""
+	t.WasSealed = durable.Last(entries, bootstrap.StepSealed) == durable.Done || durable.Last(entries, kubeadm.StepJoin) != ""
+	return nil
 }
 
 // readInitTraces adds what kubeadm init needs beside: the cluster file, what an
@@ -119,11 +134,9 @@ func readInitTraces(ctx context.Context, at tracePaths, c cluster.Cluster, t *bo
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("looking for admin.conf: %w", err)
 	}
-	entries, err := durable.ReadJournal(at.journal)
-	if err != nil {
+	if err := readHistory(at.journal, t); err != nil {
 		return err
 	}
-	t.InitStarted = durable.Last(entries, kubeadm.StepInit) != ""
 	ca, err := os.ReadFile(at.ca)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("reading the cluster CA: %w", err)

@@ -204,6 +204,62 @@ func TestReadTraces(t *testing.T) {
 	}
 }
 
+// TestLostState: a control plane that lost the fence's state starts only when its
+// cluster is known to have been sealed, and one of somebody else's making as before.
+func TestLostState(t *testing.T) {
+	damage := func(t *testing.T, r fenceRig) { r.write(t, filepath.Join(r.paths.elect, "state.b"), []byte("x")) }
+	newLife := func(t *testing.T, r fenceRig) {
+		remove(t, r.paths.elect)
+		store, err := durable.Open(r.paths.elect, true)
+		if err == nil {
+			err = store.Save(election.State{Seq: 1, SpecID: trustSpec, Config: election.FromSpec(r.cluster.Spec).Hash(), N: 1, Inst: id("c"), Hardware: election.Hardware{HW: id("b")}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(t *testing.T, r fenceRig) { remove(t, r.paths.elect) }
+	for _, tt := range []struct {
+		name  string
+		lose  func(*testing.T, fenceRig)
+		steps []string // in the journal: begun, and done with a "!"
+		want  string
+	}{
+		{"damaged while GO may be superseded", damage, []string{kubeadm.StepInit}, "may have been superseded"},
+		{"damaged after init", damage, []string{kubeadm.StepInit, kubeadm.StepInit + "!"}, "may have been superseded"},
+		{"gone", gone, []string{kubeadm.StepInit}, "may have been superseded"},
+		{"at the next boot", newLife, []string{kubeadm.StepInit}, "may have been superseded"},
+		{"damaged, sealed", damage, []string{kubeadm.StepInit, kubeadm.StepInit + "!", bootstrap.StepSealed + "!"}, ""},
+		{"at the next boot, sealed", newLife, []string{kubeadm.StepInit, bootstrap.StepSealed + "!"}, ""},
+		{"damaged where it joined", damage, []string{kubeadm.StepJoin}, ""},
+		{"a cluster by hand", damage, nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newFenceRig(t)
+			journal, err := durable.OpenJournal(r.paths.journal, "boot", time.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer journal.Close()
+			for _, step := range tt.steps {
+				name, done := strings.CutSuffix(step, "!")
+				event := map[bool]durable.Event{false: durable.Started, true: durable.Done}[done]
+				if err := journal.Write(name, event, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tt.lose(t, r)
+			traces, err := readTraces(r.paths)
+			if err == nil {
+				err = bootstrap.CheckStart(traces)
+			}
+			if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
 func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.RemoveAll(path); err != nil {

@@ -20,6 +20,8 @@ type Traces struct {
 	Stands      bool
 	AdminConf   bool // /etc/kubernetes/admin.conf exists
 	InitStarted bool // the journal says that this server began kubeadm init
+	// WasSealed says that the journal knows this server's cluster as sealed.
+	WasSealed bool
 	// OtherCA says that the endpoint answers TLS with a certificate of another CA.
 	OtherCA  bool
 	Endpoint string
@@ -88,14 +90,14 @@ func notChosen(s election.State) error {
 
 // CheckStart says whether kubelet and the announcer may start. In question are a
 // server that holds a GO which is not sealed, since it may have been superseded
-// while it was off and must not rise on its own, and one whose node was made for
-// a decree that was superseded. The cluster file has
+// while it was off and must not rise on its own, one that lost its memory of such a
+// GO, and one whose node was made for a decree that was superseded. The cluster file has
 // no say: one that a later release finds fault with must not keep a formed node
 // down, and another one must not let a superseded node up.
 func CheckStart(t Traces) error {
 	s := t.State
 	if s == nil {
-		return nil // never formed by this election; Kubernetes is the authority
+		s = &election.State{} // lost, or never formed by this election
 	}
 	if slices.Contains(s.VoidCAs(), t.CAHash) {
 		return fmt.Errorf("the CA in /etc/kubernetes/pki has the hash %s, which was superseded: what was built here is void and stays down; "+
@@ -109,7 +111,11 @@ func CheckStart(t Traces) error {
 		return nil
 	}
 	if !s.HoldsGo() {
-		return nil
+		if t.CAHash != "" && t.InitStarted && !t.WasSealed {
+			return errors.New("kubeadm init was begun on this server, but the fence's state of that life is damaged or gone, and nothing on this disk says that the cluster was sealed: " +
+				"it may have been superseded, so it stays down until enough other servers say that it is sealed; bootstrap status shows them, and bootstrap reset --yes with a reboot lets this server join")
+		}
+		return nil // Kubernetes is the authority
 	}
 	_, epoch, _ := s.Leader()
 	if !t.Stands || t.StandsEpoch != epoch {

@@ -134,6 +134,8 @@ func TestCheckStart(t *testing.T) {
 	}
 	const void = "the CA in /etc/kubernetes/pki has the hash sha256:1111, which was superseded: what was built here is void and stays down; " +
 		"bootstrap status says how to give this server to the cluster"
+	const lost = "kubeadm init was begun on this server, but the fence's state of that life is damaged or gone, and nothing on this disk says that the cluster was sealed: " +
+		"it may have been superseded, so it stays down until enough other servers say that it is sealed; bootstrap status shows them, and bootstrap reset --yes with a reboot lets this server join"
 	superseded := func(t *Traces) { t.State = state(leads(me), goValue, leads(cp2), goValue) }
 	runChecks(t, CheckStart, []check{
 		{"superseded", chosen(superseded), void},
@@ -144,6 +146,17 @@ func TestCheckStart(t *testing.T) {
 			t.CAHash, t.State.Sealed = checkCA2, election.Sealed{Epoch: 1, CAHash: checkCA2}
 		}), ""},
 		{"no state: Kubernetes decides", chosen(func(t *Traces) { t.State = nil }), ""},
+		{"no state, kubeadm init was begun", chosen(func(t *Traces) { t.State, t.InitStarted = nil, true }), lost},
+		{"no state, kubeadm init was begun and sealed", chosen(func(t *Traces) { t.State, t.InitStarted, t.WasSealed = nil, true, true }), ""},
+		{"no state, kubeadm init was begun and left nothing", chosen(func(t *Traces) { t.State, t.InitStarted, t.CAHash = nil, true, "" }), ""},
+		{"a new life after a lost state", chosen(func(t *Traces) { t.State, t.InitStarted = state(), true }), lost},
+		{"a new life that learned of the old one's GO", chosen(func(t *Traces) { t.State, t.InitStarted = state(leads(me), goValue), true; t.State.Inst = cp2Inst }), lost},
+		{"a new life that learned that it was superseded", chosen(func(t *Traces) { superseded(t); t.InitStarted, t.State.Inst = true, cp2Inst }), void},
+		{"a new life that learned of sealed", chosen(func(t *Traces) {
+			t.State, t.InitStarted = state(leads(me), goValue), true
+			t.State.Inst = cp2Inst
+			seal(t)
+		}), ""},
 		{"another cluster's state that holds GO", chosen(func(t *Traces) { t.SpecID = "77"; t.Stands = false }), unconfirmed("0")},
 		{"a cluster file that cannot be read", chosen(func(t *Traces) { t.SpecID = ""; seal(t); t.Stands = false }), ""},
 		{"nothing decided", chosen(func(t *Traces) { t.State = state() }), ""},

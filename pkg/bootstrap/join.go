@@ -44,6 +44,35 @@ func (a *Agent) lead(ctx context.Context, d election.Decree) error {
 	return nil
 }
 
+// rememberSealed notes in the journal that the cluster of this server is sealed, for
+// the day on which the fence's state is lost. Nothing waits for it.
+func (a *Agent) rememberSealed(ctx context.Context) error {
+	for {
+		d, _, changed := a.fence.look()
+		if d.Phase == election.PhaseSealed {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+	said := false
+	_ = retry(ctx, func(context.Context) error {
+		if a.Journal.Done(StepSealed) {
+			return nil
+		}
+		return a.Journal.Finish(StepSealed)
+	}, func(err error) {
+		if !said {
+			a.Log.Warn("journal", "step", StepSealed, "error", err)
+		}
+		said = true
+	})
+	return nil
+}
+
 // initialise runs kubeadm init. Whether GO stands is looked at before each
 // attempt: a copy of this disk may have come into sight since the last one.
 func (a *Agent) initialise(ctx context.Context) error {

@@ -21,6 +21,10 @@ import (
 const (
 	StepControlPlane = "role-control-plane"
 	StepWorker       = "role-worker"
+	// StepSealed says that the cluster that this server initialised was sealed. With
+	// it a server that loses the fence's state is not taken for one that may have been
+	// superseded.
+	StepSealed = "sealed"
 )
 
 // takeRole enrols this server with the agent CA of the decree and gets it a row

@@ -286,6 +286,7 @@ func (a *Agent) becomeNode(ctx context.Context, work *errgroup.Group, d election
 	a.announcers.Go(func() { a.holdElasticIPs(ctx) })
 	var err error
 	if d.Mine {
+		work.Go(func() error { return a.rememberSealed(ctx) })
 		err = a.lead(ctx, d)
 	} else {
 		err = a.joinControlPlane(ctx, work, d)

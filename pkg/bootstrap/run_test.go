@@ -106,6 +106,9 @@ func TestForms(t *testing.T) {
 				t.Errorf("%d+%d: joined %v, expected all but the first", shape.controlPlanes, shape.workers, joins)
 			}
 			for _, s := range w.servers {
+				if sealed := s.journal[StepSealed] == "done"; sealed != (s.journal["init"] == "done") {
+					t.Errorf("%s: the journal knows of sealed: %t; it is %v", s.name, sealed, s.journal)
+				}
 				wantIP := s.name[0] == 'c'
 				if got := len(s.addresses) == 1; got != wantIP {
 					t.Errorf("%s: Elastic IP on lo: %v, expected %v", s.name, got, wantIP)

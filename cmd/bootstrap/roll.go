@@ -50,6 +50,21 @@ func (r *roll) conflict(c gossip.Conflict) {
 	r.nudge()
 }
 
+// copyAt is where the copy of this server's disk was seen. That it is out of sight
+// says nothing: it may run behind a cut. It is no more when another instance answers
+// at its address, which is what becomes of it when its state was removed.
+func (r *roll) copyAt(peers []gossip.Peer) netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range peers {
+		if p.Inst != r.inst && p.Address == r.twin {
+			r.log.Info("the copy of this server's disk is no more: another instance answers at its address, so this one votes again", "address", r.twin, "inst", p.Inst)
+			r.twin = netip.Addr{}
+		}
+	}
+	return r.twin
+}
+
 // nudge leaves one change to be read.
 func (r *roll) nudge() {
 	select {
@@ -98,13 +113,12 @@ func (r *roll) InSight() map[string]netip.Addr {
 }
 
 func (r *roll) Peers() []bootstrap.Peer {
+	peers := r.group.Peers()
 	var out []bootstrap.Peer
-	r.mu.Lock()
-	if r.twin.IsValid() {
-		out = append(out, bootstrap.Peer{Inst: r.inst, Address: r.twin})
+	if twin := r.copyAt(peers); twin.IsValid() {
+		out = append(out, bootstrap.Peer{Inst: r.inst, Address: twin})
 	}
-	r.mu.Unlock()
-	for _, p := range r.group.Peers() {
+	for _, p := range peers {
 		out = append(out, bootstrap.Peer{Inst: p.Inst, HW: p.HW, Address: p.Address, Switch: p.Switch, Flags: bootstrap.Flags{
 			Eligible: p.Flags.Has(gossip.Eligible), Decided: p.Flags.Has(gossip.Decided),
 			Sealed: p.Flags.Has(gossip.Sealed), ControlPlane: p.Flags.Has(gossip.ControlPlane),

@@ -124,7 +124,7 @@ func TestCopyOfADisk(t *testing.T) {
 	w.run(time.Hour)
 	for s, other := range map[*server]string{holder: "10.0.0.4", double: "10.0.0.1"} {
 		want := "this server's instance " + holder.disk.Inst + " answers at " + other + " too: two servers run from copies of one disk, both stop; " +
-			"switch one off and remove /var/lib/muster on it, then systemctl restart muster on the other"
+			"switch one off, remove /var/lib/muster on it and boot it anew: then the other goes on by itself; where it never boots again, systemctl restart muster on the other"
 		if got := w.only(s); got != want {
 			t.Errorf("%s: %s", s.self.Name, got)
 		}

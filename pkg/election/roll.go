@@ -63,7 +63,7 @@ func (c *Core) muster(seen []Peer) roll {
 			r.peers = append(r.peers, p)
 		case p.Address.IsValid() && p.Address != self.Address:
 			r.twin = fmt.Sprintf("this server's instance %s answers at %s too: two servers run from copies of one disk, both stop; "+
-				"switch one off and remove /var/lib/muster on it, then systemctl restart muster on the other", p.Inst, p.Address)
+				"switch one off, remove /var/lib/muster on it and boot it anew: then the other goes on by itself; where it never boots again, systemctl restart muster on the other", p.Inst, p.Address)
 		}
 	}
 	slices.SortFunc(r.peers, func(a, b Peer) int {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -43,7 +44,8 @@ type Config struct {
 	// Conflict is told, in a goroutine of its own, when one instance is seen at
 	// two addresses: a disk was cloned, or its server came back at another address
 	// before the others noticed that it was gone. Both must stop voting. It is
-	// called once per pair of addresses.
+	// called once per pair of addresses, and anew when another instance was seen at
+	// one of them meanwhile.
 	Conflict func(Conflict)
 	// Transport replaces the network in tests; nil is the real one.
 	Transport memberlist.Transport
@@ -288,8 +290,12 @@ func (d *delegate) see(n *memberlist.Node) {
 		d.forget(n.Name)
 		return
 	}
+	at := address(n.Addr)
 	d.mu.Lock()
-	d.peers[n.Name] = Peer{Inst: n.Name, HW: says.hw, Address: address(n.Addr), Flags: says.flags, Switch: says.onSwitch}
+	// Whoever was at this address under another instance is told of again, should it
+	// be back.
+	maps.DeleteFunc(d.told, func(c Conflict, _ bool) bool { return c.Inst != n.Name && slices.Contains(c.Addresses[:], at) })
+	d.peers[n.Name] = Peer{Inst: n.Name, HW: says.hw, Address: at, Flags: says.flags, Switch: says.onSwitch}
 	d.mu.Unlock()
 	(*Group)(d).changed()
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -297,6 +298,27 @@ func TestConflict(t *testing.T) {
 			t.Errorf("told (-want +got):\n%s", diff)
 		}
 		end(t, a, b, clone)
+	})
+}
+
+// A copy that became another server, and is a copy again, is told of again.
+func TestConflictAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(0)
+		var told atomic.Int32
+		a := start(t, w, 1, first(3), func(c *Config) { c.Conflict = func(Conflict) { told.Add(1) } })
+		b := start(t, w, 2, first(3))
+		within(t, 5*time.Second, "both see both", everybodySees(2, a, b))
+		for round := int32(1); round <= 2; round++ {
+			clone := start(t, w, 3, first(3), func(c *Config) { c.Inst = inst(1) })
+			within(t, time.Minute, "the owner is told", func() bool { return told.Load() == round })
+			clone.crash()
+			other := start(t, w, 3, first(3))
+			within(t, time.Minute, "the owner sees another instance there", everybodySees(3, a, b))
+			other.crash()
+			within(t, 5*time.Minute, "it is gone", everybodySees(2, a, b))
+		}
+		end(t, a, b)
 	})
 }
 

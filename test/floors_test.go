@@ -26,7 +26,7 @@ var floors = map[string]int{
 	"pkg/agent": 1, "pkg/change": 1, "pkg/election": 1, "pkg/plan": 1, "pkg/revocation": 1, "pkg/shape": 1, "pkg/speakers": 1, "pkg/userdata": 1,
 	// The flow, the hands, and the generator.
 	"pkg/bootstrap": 2, "cmd/userdata": 2,
-	"pkg/addons": 2, "pkg/announce": 2, "pkg/artifact": 2, "pkg/bake": 2, "pkg/directory": 2, "pkg/discovery": 2, "pkg/drive": 2, "pkg/durable": 2, "pkg/events": 2, "pkg/firewall": 2, "pkg/gossip": 2,
+	"pkg/addons": 2, "pkg/announce": 2, "pkg/artifact": 2, "pkg/bake": 2, "pkg/cloudinit": 2, "pkg/directory": 2, "pkg/discovery": 2, "pkg/drive": 2, "pkg/durable": 2, "pkg/events": 2, "pkg/firewall": 2, "pkg/gossip": 2,
 	"pkg/host": 2, "pkg/identity": 2, "pkg/kubeadm": 2, "pkg/metadata": 2, "pkg/network": 2,
 	"pkg/rpc": 2, "pkg/systemd": 2, "pkg/upgrade": 2,
 	// The agent: hands given to the flow.

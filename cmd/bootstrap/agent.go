@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/announce"
 	"github.com/mustermetal/muster/pkg/bootstrap"
+	"github.com/mustermetal/muster/pkg/cloudinit"
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/directory"
@@ -59,6 +61,7 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return err
 	}
 	machine.Revisions = revised
+	go scrubUserData(ctx, c, log)
 	a := bootstrap.New(machine)
 	return a.Run(ctx, func(ctx context.Context, server *bootstrap.Server) error {
 		return serveLocal(ctx, layout.Socket, server, func() {
@@ -71,6 +74,18 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 			}()
 		})
 	})
+}
+
+// scrubUserData takes the secrets of the cluster file out of what else keeps them here.
+func scrubUserData(ctx context.Context, c cluster.Cluster, log *slog.Logger) {
+	s := cloudinit.Scrubber{Root: "/", Secrets: []string{c.Secret.Reveal(), c.APIToken.Reveal()}, Write: durable.WriteFile, Poll: 5 * time.Second}
+	files, err := s.Run(ctx)
+	if len(files) > 0 {
+		log.Info("the secret was taken out of cloud-init's copies of user-data", "files", strings.Join(files, " "))
+	}
+	if err != nil {
+		log.Warn("user-data", "error", err)
+	}
 }
 
 // newLog writes key=value lines; journald adds the time.

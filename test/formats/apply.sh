@@ -1,7 +1,10 @@
 # Lets cloud-init act on the user-data that comes in, in a root of its own: this
 # machine's, under a layer that takes every change. Prints the layer as a tar.
 #
-#   unshare --mount --uts sh apply.sh DIR [again] < user-data > layer.tar
+#   unshare --mount --uts sh apply.sh DIR [again | scrub PROGRAM] < user-data > layer.tar
+#
+# With scrub PROGRAM takes the secret out of root, which is its argument in the
+# variable SCRUB, and cloud-init runs as at the next boot.
 #
 # The modules are those that the plainest images have; the time in which they run
 # is not that of a boot, and systemd does not run here.
@@ -32,6 +35,15 @@ chroot root cloud-init init --local >&2
 if [ "${2-}" = again ]; then
 	chroot root sh /var/lib/cloud/instance/scripts/part-001 >&2
 fi
+if [ "${2-}" = scrub ]; then
+	SCRUB=$PWD/root "$3" >&2
+	rm -r root/run/cloud-init
+	chroot root cloud-init init --local >&2
+fi
 cat root/var/log/cloud-init.log >&2
+if [ "${2-}" = scrub ]; then
+	mkdir -p layer/run
+	cp -a root/run/cloud-init layer/run/
+fi
 umount root/tmp root/run
 tar -C layer -c .

@@ -5,6 +5,8 @@ package formats
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +23,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mustermetal/muster/pkg/bake"
+	"github.com/mustermetal/muster/pkg/cloudinit"
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/userdata"
 	"github.com/mustermetal/muster/test/ignition"
 )
@@ -160,6 +166,102 @@ func TestScriptTwice(t *testing.T) {
 	if diff := cmp.Diff(once["/etc/hosts"], twice["/etc/hosts"]); diff != "" {
 		t.Errorf("the second run changed /etc/hosts (-once +twice):\n%s", diff)
 	}
+}
+
+// TestMain is the scrubber too, for apply.sh.
+func TestMain(m *testing.M) {
+	root := os.Getenv("SCRUB")
+	if root == "" {
+		os.Exit(m.Run())
+	}
+	changed, err := cloudinit.Scrubber{Root: root, Secrets: []string{zeros}, Write: os.WriteFile}.Scrub()
+	fmt.Fprintln(os.Stderr, "scrubbed", changed)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// zeros is the secret of contents.
+var zeros = base64.StdEncoding.EncodeToString(make([]byte, 32))
+
+// TestScrub: after the secret was taken out of its copies cloud-init boots as before,
+// lays nothing anew, and brings no copy back. MIME carries it compressed, where it is
+// not found.
+func TestScrub(t *testing.T) {
+	if _, err := exec.LookPath("cloud-init"); err != nil || os.Getuid() != 0 {
+		t.Skip("not root, or cloud-init is not installed")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := contents(t, "as it stands")
+	for _, format := range []userdata.Format{userdata.CloudConfig, userdata.Script, userdata.MIME} {
+		t.Run(string(format), func(t *testing.T) {
+			data, err := c.Render(userdata.Options{Format: format})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, after := cloudInit(t, data), cloudInit(t, data, "scrub", self)
+			held, left := holders(before), holders(after)
+			t.Logf("before: %v", held)
+			t.Logf("after: %v", left)
+			want := []string{layout.ClusterFile}
+			if format == userdata.MIME {
+				const of = "/var/lib/cloud/instances/i-1/" // the raw forms carry it compressed
+				want = append(want, of+"obj.pkl", of+"user-data.txt", "/var/lib/cloud/seed/nocloud/user-data")
+			}
+			if len(held) < 4 || !slices.Equal(left, want) {
+				t.Errorf("the secret is in %v, expected %v", left, want)
+			}
+			laid := ours(after)
+			for path := range laid {
+				if strings.HasPrefix(path, "/run/") {
+					delete(laid, path)
+				}
+			}
+			if diff := cmp.Diff(ours(before), laid); diff != "" {
+				t.Errorf("the next boot changed (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// holders are the files that have the secret, encoded and compressed too.
+func holders(layer map[string]entry) []string {
+	var out []string
+	for path, e := range layer {
+		if holds(e.Content, 3) {
+			out = append(out, path)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// encoded is base64 in one line, or in several that hold nothing else.
+var encoded = regexp.MustCompile(`(?m)(?:^[A-Za-z0-9+/]{76}\n)+(?:[A-Za-z0-9+/]+=*)?|[A-Za-z0-9+/]{100,}=*`)
+
+func holds(text string, depth int) bool {
+	if strings.Contains(text, zeros) {
+		return true
+	}
+	for _, block := range encoded.FindAllString(text, -1) {
+		data, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(block, "\n", ""))
+		if err != nil || depth == 0 {
+			continue
+		}
+		if r, err := gzip.NewReader(bytes.NewReader(data)); err == nil {
+			if plain, err := io.ReadAll(r); err == nil {
+				data = plain
+			}
+		}
+		if holds(string(data), depth-1) {
+			return true
+		}
+	}
+	return false
 }
 
 // ours leaves out what the carriers write for themselves: the logs and memory of

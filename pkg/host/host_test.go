@@ -196,7 +196,7 @@ func TestPrepare(t *testing.T) {
 			t.Errorf("%s was installed: it runs already, from the user-data or the image", unit)
 		}
 	}
-	if len(m.installed) != 9 {
+	if len(m.installed) != 10 {
 		t.Errorf("%d units installed", len(m.installed))
 	}
 	for path, want := range map[string]string{

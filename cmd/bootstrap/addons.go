@@ -17,12 +17,13 @@ import (
 // addOns applies the add-ons through the API server of this server.
 type addOns struct {
 	list       []cluster.Addon
+	revision   uint64 // of the spec that has it
 	kubernetes kubernetes
 }
 
 func (a addOns) Run(ctx context.Context, self bootstrap.Self, first bool, report func([]member.AddonStatus, error)) error {
 	k := addons.Keeper{
-		List: a.list, Fetch: addons.Fetch, Inst: self.Inst, First: first, Now: time.Now, Store: addonState{a.kubernetes},
+		List: a.list, Revision: a.revision, Fetch: addons.Fetch, Inst: self.Inst, First: first, Now: time.Now, Store: addonState{a.kubernetes},
 		Cluster: addons.Kubectl{
 			Program: filepath.Join(layout.BinDir, "kubectl"), Kubeconfig: layout.AdminConf, CacheDir: layout.KubectlCache,
 			Server: "https://" + netip.AddrPortFrom(self.Node.Private, plan.APIServerPort).String(),

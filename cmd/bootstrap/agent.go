@@ -56,11 +56,10 @@ func agentCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	}
 	log := newLog(stderr, *debug)
 	revised := openRevisions(c, layout.Spec)
-	machine, err := openMachine(ctx, revised.now, log)
+	machine, err := openMachine(ctx, revised, log)
 	if err != nil {
 		return err
 	}
-	machine.Revisions = revised
 	go scrubUserData(ctx, c, log)
 	a := bootstrap.New(machine)
 	return a.Run(ctx, func(ctx context.Context, server *bootstrap.Server) error {
@@ -129,7 +128,8 @@ func readCluster(path string) (cluster.Cluster, error) {
 }
 
 // openMachine opens the hands that need nothing but this machine.
-func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (bootstrap.Machine, error) {
+func openMachine(ctx context.Context, revised *revisions, log *slog.Logger) (bootstrap.Machine, error) {
+	c := revised.now
 	var none bootstrap.Machine
 	for _, dir := range []string{layout.State, layout.Run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -163,11 +163,12 @@ func openMachine(ctx context.Context, c cluster.Cluster, log *slog.Logger) (boot
 		Journal:    journal,
 		Kubernetes: k,
 		Authority:  k,
-		Addons:     addOns{list: c.Spec.Addons, kubernetes: k},
+		Addons:     addOns{list: c.Spec.Addons, revision: revised.running.Revision, kubernetes: k},
 		Directory:  directoryUnit{units: units, client: directory.NewClient(layout.DirectorySock), data: layout.Directory, plan: layout.DirectoryPlan, port: c.Spec.Ports.Directory, state: id.current},
 		Speaker:    speaker{units: units, client: announce.NewClient(layout.AnnounceSock), plan: layout.AnnouncePlan},
 		Health:     health{},
 		Clock:      clock{},
+		Revisions:  revised,
 		Program:    newProgram(c, have, units),
 		Outward:    events.New(c.Spec.Report.Webhook, c.Spec.Report.TellsPlatform(), log),
 		Settle:     func(d device.Device) (bootstrap.Settled, error) { return id.settle(d) },

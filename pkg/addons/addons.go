@@ -43,8 +43,11 @@ func (o Object) stays() bool {
 // State is what Kubernetes keeps of the add-ons (docs/formats.md).
 type State struct {
 	Version int    `json:"version"`
-	List    string `json:"list"`   // Hash of the list that is being applied
-	Holder  string `json:"holder"` // instance that applies it
+	List    string `json:"list"` // Hash of the list that is being applied
+	// Revision is that of the cluster's spec which has the list; 0: the servers' own
+	// cluster files.
+	Revision uint64 `json:"revision,omitempty"`
+	Holder   string `json:"holder"` // instance that applies it
 	// Beat grows while the holder works. Clocks of different servers are never
 	// compared.
 	Beat   uint64    `json:"beat"`
@@ -110,13 +113,15 @@ const (
 // holder beats every few seconds.
 const takeOver = 2 * time.Minute
 
-// decide says what the server me does about the list, when its state has stood
-// still for as long as silent. first is the control plane that ran kubeadm init.
-func decide(s State, list, me string, first bool, silent time.Duration) (act, string) {
+// decide says what the server me does about the list of a revision, when its state has
+// stood still for as long as silent. first is the control plane that ran kubeadm init.
+func decide(s State, list string, revision uint64, me string, first bool, silent time.Duration) (act, string) {
 	switch {
 	case s.List == list && s.Done:
 		return rest, ""
-	case s.List != "" && s.List != list:
+	case s.List != "" && s.List != list && revision < s.Revision:
+		return rest, fmt.Sprintf("the control planes apply the list of add-ons of revision %d; nothing is applied from here", s.Revision)
+	case s.List != "" && s.List != list && revision == s.Revision:
 		return rest, "the cluster was given another list of add-ons than this server's cluster file has; nothing is applied from here"
 	case s.Holder == me || s.Holder == "" && first || silent >= takeOver:
 		return work, ""
@@ -127,8 +132,9 @@ func decide(s State, list, me string, first bool, silent time.Duration) (act, st
 }
 
 // begin returns the state in which me applies the list.
-func begin(s State, list []cluster.Addon, me string) State {
+func begin(s State, list []cluster.Addon, revision uint64, me string) State {
 	s.Version, s.Holder, s.Done = stateVersion, me, false
+	s.Revision = max(s.Revision, revision)
 	s.Beat++
 	if h := hash(list); s.List != h {
 		s.List = h

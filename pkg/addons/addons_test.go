@@ -25,14 +25,18 @@ func TestDecide(t *testing.T) {
 		{"nothing yet, another", State{}, false, takeOver - 1, wait, "the first control plane to apply"},
 		{"nothing for long, another", State{}, false, takeOver, work, ""},
 		{"done", State{List: "l", Holder: "b", Done: true}, false, takeOver, rest, ""},
-		{"done long ago with another list", State{List: "m", Holder: "me", Done: true}, true, takeOver, rest, "another list of add-ons"},
-		{"another list under way", State{List: "m", Holder: "me"}, true, takeOver, rest, "another list of add-ons"},
+		{"done long ago with another list", State{List: "m", Revision: 3, Holder: "me", Done: true}, true, takeOver, rest, "another list of add-ons"},
+		{"another list under way", State{List: "m", Revision: 3, Holder: "me"}, true, takeOver, rest, "another list of add-ons"},
 		{"mine, after a restart", State{List: "l", Holder: "me"}, false, 0, work, ""},
+		{"a later revision, mine", State{List: "m", Revision: 2, Holder: "me", Done: true}, false, 0, work, ""},
+		{"a later revision, another's", State{List: "m", Revision: 2, Holder: "b", Done: true}, true, takeOver - 1, wait, "instance b to apply"},
+		{"a later revision, another's that is gone", State{List: "m", Revision: 2, Holder: "b", Done: true}, false, takeOver, work, ""},
+		{"an earlier revision", State{List: "m", Revision: 4, Holder: "me"}, true, takeOver, rest, "of revision 4; nothing is applied from here"},
 		{"another's", State{List: "l", Holder: "b"}, true, takeOver - 1, wait, "instance b to apply"},
 		{"another's that stands still", State{List: "l", Holder: "b"}, false, takeOver, work, ""},
 	}
 	for _, tt := range tests {
-		got, why := decide(tt.state, "l", "me", tt.first, tt.silent)
+		got, why := decide(tt.state, "l", 3, "me", tt.first, tt.silent)
 		if got != tt.want || !strings.Contains(why, tt.why) || tt.why == "" && why != "" {
 			t.Errorf("%s: %v, %q; expected %v, %q", tt.name, got, why, tt.want, tt.why)
 		}
@@ -61,7 +65,7 @@ func TestSurplus(t *testing.T) {
 				}
 				list = append(list, cluster.Addon{Name: name, Inline: text})
 			}
-			s, last = begin(s, list, "me"), nil
+			s, last = begin(s, list, 0, "me"), nil
 			whole := n == lists-1 || rapid.Bool().Draw(t, "whole")
 			for _, a := range list {
 				s = s.applied(a, objects[a.Name], true)

@@ -33,9 +33,12 @@ type Store interface {
 
 // Keeper applies the add-ons of one server's cluster file.
 type Keeper struct {
-	List    []cluster.Addon
-	Cluster Cluster
-	Store   Store
+	List []cluster.Addon
+	// Revision is that of the spec which has the list. One of a higher revision comes
+	// instead of what was applied.
+	Revision uint64
+	Cluster  Cluster
+	Store    Store
 	// Fetch gets the manifests of an add-on.
 	Fetch func(ctx context.Context, a cluster.Addon) ([]byte, error)
 	Inst  string // this server's
@@ -58,7 +61,7 @@ var errTurnLost = fmt.Errorf("another control plane began to apply the add-ons (
 // Run returns when the list is applied, by this server or by another, or is not for
 // this server to apply. report hears how far each add-on is, and what went wrong.
 func (k *Keeper) Run(ctx context.Context, report func(list []member.AddonStatus, problem error)) error {
-	if len(k.List) == 0 {
+	if len(k.List) == 0 && k.Revision == 0 {
 		return nil
 	}
 	var beat uint64
@@ -66,16 +69,19 @@ func (k *Keeper) Run(ctx context.Context, report func(list []member.AddonStatus,
 	for {
 		s, version, err := k.load(ctx)
 		if err == nil {
+			if s.List == "" && len(k.List) == 0 { // a higher revision has none, and none was applied before
+				return nil
+			}
 			if s.Beat != beat {
 				beat, since = s.Beat, k.Now()
 			}
-			do, why := decide(s, hash(k.List), k.Inst, k.First, k.Now().Sub(since))
+			do, why := decide(s, hash(k.List), k.Revision, k.Inst, k.First, k.Now().Sub(since))
 			report(k.status(s, why), nil)
 			switch do {
 			case rest:
 				return nil
 			case work:
-				r := &run{Keeper: k, state: begin(s, k.List, k.Inst), version: version, report: report}
+				r := &run{Keeper: k, state: begin(s, k.List, k.Revision, k.Inst), version: version, report: report}
 				if err = r.all(ctx); err == nil {
 					return nil
 				}

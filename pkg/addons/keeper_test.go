@@ -196,6 +196,51 @@ func TestWhatTakesLongIsAProblem(t *testing.T) {
 	})
 }
 
+// TestRevised: a list of a higher revision comes instead of what was applied, by who
+// applied that; what it does not hold goes, and nothing else. A server that lags does
+// not bring the former one back.
+func TestRevised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.objects = parse("Deployment foreign")
+		cni, lb, dns := addon("cni", "DaemonSet cni"), addon("lb", "Deployment lb\nService lb"), addon("dns", "Deployment dns")
+		run1(t, t.Context(), w.keeper("a", true, cni, lb))
+		step := func(inst string, revision uint64, took time.Duration, want []string, list ...cluster.Addon) {
+			t.Helper()
+			k := w.keeper(inst, false, list...)
+			k.Revision = revision
+			began := time.Now()
+			run1(t, t.Context(), k)
+			if got := time.Since(began); got != took {
+				t.Errorf("revision %d on %s: after %s, expected %s", revision, inst, got, took)
+			}
+			if diff := cmp.Diff(want, w.names()); diff != "" {
+				t.Errorf("revision %d on %s (-want +got)\n%s", revision, inst, diff)
+			}
+		}
+		second := []string{"DaemonSet cni", "Deployment dns", "Deployment foreign"}
+		step("a", 1, 0, second, cni, dns)
+		step("b", 0, 0, second, cni, lb) // lags
+		step("b", 1, 0, second, cni, dns)
+		step("b", 2, takeOver, []string{"DaemonSet cni", "Deployment foreign", "Deployment lb", "Service lb"}, cni, lb) // a has left
+		step("b", 3, 0, []string{"Deployment foreign"})
+		if applied := strings.Join(w.applied, " · "); strings.Count(applied, "DaemonSet cni") != 1 {
+			t.Errorf("what did not change was applied again: %s", applied)
+		}
+	})
+}
+
+// TestNoListWasEver: a revision without add-ons writes nothing where there were none.
+func TestNoListWasEver(t *testing.T) {
+	w := newWorld()
+	k := w.keeper("a", true)
+	k.Revision = 1
+	run1(t, t.Context(), k)
+	if w.version != 0 {
+		t.Errorf("it wrote %s", w.text)
+	}
+}
+
 // TestTakenOver: the first control plane stops for good in the middle. Another goes
 // on where it was, after a while, and not before.
 func TestTakenOver(t *testing.T) {

@@ -78,7 +78,7 @@ type Spec struct {
 	Containerd Containerd   `yaml:"containerd,omitempty"`
 	Network    Network      `yaml:"network,omitempty"`
 	Ports      Ports        `yaml:"ports,omitempty"`
-	// Addons are applied in this order, once.
+	// Addons are applied in this order, once; `bootstrap apply` gives another list.
 	Addons []Addon `yaml:"addons,omitempty"`
 	Unsafe Unsafe  `yaml:"unsafe,omitempty"`
 }

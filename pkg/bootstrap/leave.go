@@ -48,6 +48,8 @@ const (
 func (s *Server) Leaving(ctx context.Context, yes bool, order LeaveOrder) ([]string, error) {
 	a := s.agent
 	switch {
+	case order != OrderDrain && order != OrderLeave:
+		return nil, fmt.Errorf("the order %q to a server that leaves is neither %s nor %s: run the bootstrap that the agent is", order, OrderDrain, OrderLeave)
 	case !a.connected.Load() && !a.Journal.Done(StepLeft):
 		return nil, fmt.Errorf("this server still starts: %w", agent.ErrNotReady)
 	case a.Journal.Done(StepLeft):

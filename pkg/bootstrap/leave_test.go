@@ -185,6 +185,9 @@ func TestLeaveIsRefused(t *testing.T) {
 						t.Errorf("yes=%t: %v, expected %q", yes, err, c.want)
 					}
 				}
+				if _, err := w.named("cp1").server.Leaving(t.Context(), true, "go"); err == nil {
+					t.Error("an order that nobody knows is carried out")
+				}
 				if got := w.departedNow(); len(got) > 0 || w.named("cp1").Done(StepLeaving) {
 					t.Errorf("%q left, and it is marked as leaving: %t", got, w.named("cp1").Done(StepLeaving))
 				}

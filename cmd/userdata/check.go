@@ -20,12 +20,15 @@ import (
 )
 
 var checkCommand = command{
-	name: "check", args: "[-f FILE] [--lock FILE] [--limit SIZE] [-o text|json]",
+	name: "check", args: "[-f FILE] [--lock FILE] [--join] [--limit SIZE] [-o text|json]",
 	summary: "say what is wrong with a cluster file, and what it comes to",
 	help: `Checks a cluster file and prints every problem as FILE:LINE:COL: PATH: MESSAGE (HINT)
 on stderr, like a compiler, with the line and a mark under what is meant. A warning
 does not stop the file from being used.
 When nothing is wrong it prints what the file comes to: servers, quorum, size.
+
+With --join it is the file of a cluster that has formed, which may have more control
+planes than servers founded it.
 
 Examples:
   userdata check -f clusters/k8s-bgp/cluster.yaml
@@ -35,6 +38,7 @@ Examples:
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file := fileFlag(set)
 		lock := lockFlag(set)
+		join := set.Bool("join", false, "the cluster has formed: check it for bootstrap apply and render --join")
 		limit := limitFlag(set)
 		output := set.String("o", "text", "the `format` of the result on stdout: text or json")
 		return func(_ context.Context, s streams, names []string) error {
@@ -48,7 +52,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return check(s, *file, *lock, platform, *output == "json")
+			return check(s, *file, *lock, *join, platform, *output == "json")
 		}
 	},
 }
@@ -173,8 +177,8 @@ func summarise(c cluster.Cluster, platform userdata.Platform) (summary, error) {
 	return s, nil
 }
 
-func check(s streams, file, lockFile string, platform userdata.Platform, asJSON bool) error {
-	c, problems, err := load(s, file, lockFile, false)
+func check(s streams, file, lockFile string, formed bool, platform userdata.Platform, asJSON bool) error {
+	c, problems, err := load(s, file, lockFile, formed)
 	if err != nil {
 		return err
 	}

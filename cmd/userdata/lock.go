@@ -133,7 +133,9 @@ func (l locker) spec(file string) (cluster.Spec, error) {
 	if err != nil {
 		return cluster.Spec{}, err
 	}
-	c, problems := cluster.ParseUnlocked(name, data, besides(file))
+	beside := besides(file)
+	beside.Formed = true // it may have
+	c, problems := cluster.ParseUnlocked(name, data, beside)
 	problems = slices.DeleteFunc(problems, func(p cluster.Problem) bool { return p.Severity != cluster.SeverityError })
 	if show(l.err, problems) > 0 {
 		return cluster.Spec{}, errReported

@@ -41,7 +41,9 @@ func rotate(s streams, file, path string) error {
 	if err != nil {
 		return err
 	}
-	c, problems := cluster.ParseUnlocked(name, data, besides(file))
+	beside := besides(file)
+	beside.Formed = true // it may have
+	c, problems := cluster.ParseUnlocked(name, data, beside)
 	if cluster.Err(problems) != nil {
 		show(s.err, problems)
 		return errReported

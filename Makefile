@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build install dist test fuzz check-fence e2e faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
+.PHONY: help build install dist test fuzz check-fence e2e crash-table faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -78,6 +78,12 @@ image: root build ## build the disk of the test servers (cold: about 10 minutes)
 
 e2e: image ## form real clusters of systemd-nspawn servers and test them (ALL=1: also what takes long)
 	MUSTER_E2E=$(if $(ALL),all,1) MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -p 1 -timeout 60m ./test/rig/... ./test/e2e/...
+
+crash-table: image ## take the power from a server at every point of its way into the cluster, and print the table (45 minutes; ROUND=05: one of 21 formations)
+	rm -f bin/crash-table.md
+	MUSTER_E2E=crash MUSTER_CRASH_TABLE=$(CURDIR)/bin/crash-table.md MUSTER_IMAGE=$(CURDIR)/bin/image.json $(PURE) go test -count=1 -v -timeout 120m -run '^TestCrashTable$$$(if $(ROUND),/^round_$(ROUND)$$)' ./test/e2e
+	printf '| where the power went | on the disk then | on the disk at power-on | run again | ready after |\n|---|---|---|---|---|\n'
+	cat bin/crash-table.md
 
 faults: root build $(if $(filter race,$(AGENT)),bin/bootstrap-race) ## run agents under faults: make faults RUNS=200 SEED=1 AGENT=race SHORT=1
 	test/need.sh e2e

@@ -238,6 +238,11 @@ func (k *Kubeadm) clear(ctx context.Context, r run) error {
 	if err := k.Units.Stop(ctx, r.unit); err != nil {
 		return err
 	}
+	if r.step == Finish {
+		if err := removeTorn(k.Root); err != nil {
+			return err
+		}
+	}
 	if r.kubelet {
 		return k.Units.Start(ctx, layout.UnitKubelet)
 	}

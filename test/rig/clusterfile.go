@@ -14,6 +14,7 @@ import (
 
 	_ "embed"
 
+	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/test/rig/machine"
 )
 
@@ -23,6 +24,9 @@ type Cluster struct {
 	ID            string // 32 hex digits; default: random
 	Servers       int    // N
 	ControlPlanes int    // K
+	// Electors has the first so many servers vote alone, who can form the cluster
+	// before the others are on; 0: all vote.
+	Electors int
 	// Eligible is as in the cluster file; default {tag: muster-role}.
 	Eligible string
 	// Discovery are the servers to find the others by; default: the first three
@@ -121,10 +125,18 @@ func ClusterFile(c Cluster) ([]byte, error) {
 	for i := 1; len(c.Discovery) < min(3, c.Servers); i++ {
 		c.Discovery = append(c.Discovery, c.Stack.lines(i)[0].Addr)
 	}
+	var electors []string
+	for i := range c.Electors {
+		hw, err := device.HW(device.SourceMAC, device.Hardware{MACs: []string{mac(i + 1)}}, "")
+		if err != nil {
+			return nil, fmt.Errorf("naming the electors: %w", err)
+		}
+		electors = append(electors, hw)
+	}
 	var b strings.Builder
 	pods, services, elastic := c.Stack.ranges()
 	err := clusterFile.Execute(&b, map[string]any{
-		"C": c, "Described": c.described(), "ServerAS": ServerAS, "RouterAS": RouterAS, "Routers": Routers, "MD5": md5, "MetadataURL": c.Stack.metadataURL(),
+		"C": c, "Electors": electors, "Described": c.described(), "ServerAS": ServerAS, "RouterAS": RouterAS, "Routers": Routers, "MD5": md5, "MetadataURL": c.Stack.metadataURL(),
 		"Endpoint": netip.AddrPortFrom(elastic[0].Addr(), 6443), "ElasticIPs": elastic, "Pods": pods, "Services": services, "Discovery": c.Discovery,
 	})
 	if err != nil {

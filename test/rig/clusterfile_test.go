@@ -26,6 +26,7 @@ func TestClusterFile(t *testing.T) {
 		"fetch agent": {ID: id, Servers: 2, ControlPlanes: 1, AgentSHA256: strings.Repeat("ab", 32)},
 		"platforms":   {ID: id, Servers: 5, ControlPlanes: 3, Platform: "auto", Platforms: []string{"packet", "ec2", "openstack", "nocloud", Static}},
 		"static":      {ID: id, Servers: 2, ControlPlanes: 1, Platform: Static},
+		"electors":    {ID: id, Servers: 4, ControlPlanes: 3, Electors: 1},
 		"nocloud":     {ID: id, Servers: 2, ControlPlanes: 1, Platform: "nocloud"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -42,6 +43,9 @@ func TestClusterFile(t *testing.T) {
 			s := parsed.Spec
 			if s.ID != id || s.Servers.Expect != c.Servers || s.Servers.ControlPlanes != c.ControlPlanes || len(s.Discovery[0].Static) != min(3, c.Servers) {
 				t.Errorf("%+v became\n%s", c, b)
+			}
+			if len(s.Servers.Electors) != c.Electors {
+				t.Errorf("%d electors became %q", c.Electors, s.Servers.Electors)
 			}
 			if (s.Kubernetes.Endpoint.Address == "") != c.NoEndpoint || (len(s.Agent.URLs) == 0) != (c.AgentSHA256 == "") {
 				t.Errorf("%+v became\n%s", c, b)

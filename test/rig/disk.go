@@ -84,6 +84,20 @@ func (s *Server) mountState(ctx context.Context) error {
 	return nil
 }
 
+// Disk mounts what survived the last power loss of a server that is off, so that
+// HostPath can be read before it boots.
+func (s *Server) Disk(ctx context.Context) error { return s.mountState(ctx) }
+
+// HostPath is where this machine sees a file of what survives a power loss.
+func (s *Server) HostPath(path string) string {
+	for _, d := range stateDirs {
+		if rest, ok := strings.CutPrefix(path, d.path); ok && (rest == "" || rest[0] == '/') {
+			return filepath.Join(s.path("state"), d.name, rest)
+		}
+	}
+	return filepath.Join(s.path("root"), path)
+}
+
 // cloneStore gives the server the image's containerd store by hard links: content
 // and unpacked layers are never written to. The databases are, and are copied.
 func (s *Server) cloneStore(ctx context.Context) error {

@@ -105,11 +105,14 @@ func (r *Rig) server(st serverState) *Server {
 	if st.Public {
 		s.PublicGateway, s.Public = publicLink(st.Index)
 	}
-	// 40:a6:b7 is a vendor's range: an address of our own making would have the
-	// local bit and be no permanent one for whoever looks.
-	s.MAC = fmt.Sprintf("40:a6:b7:00:%02x:%02x", st.Index>>8, st.Index&0xff)
+	s.MAC = mac(st.Index)
 	return s
 }
+
+// mac is that of the server at a place of the fabric. 40:a6:b7 is a vendor's range:
+// an address of our own making would have the local bit and be no permanent one for
+// whoever looks.
+func mac(index int) string { return fmt.Sprintf("40:a6:b7:00:%02x:%02x", index>>8, index&0xff) }
 
 // SetUserData changes what the metadata service and, at the first boot, cloud-init
 // hand out to the server.

@@ -103,6 +103,9 @@ func (a authority) sign(s subject, key crypto.PublicKey) ([]byte, error) {
 func (a authority) ensurePair(name string, s subject) error {
 	base := filepath.Join(layout.KubernetesPKI, name)
 	if _, err := os.Stat(base + ".crt"); err == nil {
+		if _, err := tls.LoadX509KeyPair(base+".crt", base+".key"); err != nil {
+			return fmt.Errorf("failure loading %s certificate: %w", name, err) // torn, say
+		}
 		return nil
 	}
 	cert, key, err := a.issue(s)

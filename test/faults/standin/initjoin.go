@@ -213,8 +213,10 @@ func startKubelet(ctx context.Context, api *client, conf kubeconfig, name, addre
 			return err
 		}
 	}
-	err = errors.Join(os.MkdirAll(layout.KubernetesPKI, 0o755),
-		os.WriteFile(filepath.Join(layout.KubernetesPKI, "ca.crt"), ca, 0o644), conf.write(bootstrapConf))
+	err = errors.Join(os.MkdirAll(layout.KubernetesPKI, 0o755), conf.write(bootstrapConf))
+	if _, there := os.Stat(workerCA); there != nil {
+		err = errors.Join(err, os.WriteFile(workerCA, ca, 0o644))
+	}
 	if err != nil {
 		return err
 	}
@@ -226,6 +228,10 @@ func startKubelet(ctx context.Context, api *client, conf kubeconfig, name, addre
 		return err
 	})
 }
+
+// workerCA is where a worker has the CA's certificate from kubeadm, and a control
+// plane had it before.
+const workerCA = layout.KubernetesPKI + "/ca.crt"
 
 func sourceAddress(server string) (string, error) {
 	u, err := url.Parse(server)

@@ -134,6 +134,9 @@ func (c config) preflight(joins bool) error {
 				errs = append(errs, fmt.Errorf("[ERROR FileAvailable]: /etc/kubernetes/%s already exists", name))
 			}
 		}
+		if _, err := os.Stat(workerCA); err == nil && c.ControlPlane == nil && !ignored("FileAvailable--etc-kubernetes-pki-ca.crt") {
+			errs = append(errs, fmt.Errorf("[ERROR FileAvailable]: %s already exists", workerCA))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -34,6 +34,11 @@ func TestGrow(t *testing.T) {
 	c.must(err)
 	grown := replaced(t, string(founding), "controlPlanes: 1", "controlPlanes: 3")
 	listed := replaced(t, grown, "\n  kubernetes:", "\n  addons: [{name: grown, inline: \"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: grown, namespace: default}\\n\"}]\n  kubernetes:")
+	// The first control plane writes the spec into the directory a few seconds later.
+	c.eventually(time.Minute, "the directory to have the spec", func() error {
+		_, err := c.tryApply(first, founding)
+		return err
+	})
 	if r := c.apply(first, founding); r.Effect != "" || r.Done {
 		t.Errorf("the file that it formed with: %+v", r)
 	}
@@ -98,21 +103,28 @@ type revision struct {
 // apply gives a control plane a cluster file.
 func (c *formation) apply(s *rig.Server, file []byte, flags ...string) revision {
 	c.t.Helper()
-	argv, err := s.Command(append([]string{"bootstrap", "apply", "-f", "-", "-o", "json"}, flags...))
+	r, err := c.tryApply(s, file, flags...)
 	c.must(err)
+	return r
+}
+
+func (c *formation) tryApply(s *rig.Server, file []byte, flags ...string) (r revision, err error) {
+	argv, err := s.Command(append([]string{"bootstrap", "apply", "-f", "-", "-o", "json"}, flags...))
+	if err != nil {
+		return r, err
+	}
 	cmd := exec.CommandContext(c.ctx, argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(string(file))
 	var said strings.Builder
 	cmd.Stderr = &said
-	var r revision
 	out, err := cmd.Output()
 	if err == nil {
 		err = json.Unmarshal(out, &r)
 	}
 	if err != nil {
-		c.t.Fatalf("bootstrap apply on %s: %v: %s", s.Name, err, said.String())
+		err = fmt.Errorf("bootstrap apply on %s: %w: %s", s.Name, err, said.String())
 	}
-	return r
+	return r, err
 }
 
 // awaitRevision waits until every server runs by a revision of the spec.

@@ -153,7 +153,8 @@ func record(what, node string) error {
 		_, l.Epoch, _ = found.State.Leader()
 	}
 	if ca, err := os.ReadFile(filepath.Join(layout.KubernetesPKI, "ca.crt")); err == nil {
-		if l.CA, err = plan.CAHash(ca); err != nil {
+		// A power loss may have torn the file that a reset takes away.
+		if l.CA, err = plan.CAHash(ca); err != nil && what != ledger.Reset {
 			return err
 		}
 	}

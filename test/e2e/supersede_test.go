@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -30,6 +31,9 @@ func TestSupersede(t *testing.T) {
 		{shape{controlPlanes: 3}, "its kubelet runs", (*formation).awaitFirstKubelet, false},
 	} {
 		t.Run(s.String(), func(t *testing.T) {
+			if s.workers == 0 && os.Getenv("MUSTER_E2E") != "all" {
+				t.Skip("the same with a leader lost earlier, some 110 s: make e2e ALL=1")
+			}
 			c := form(t, s.shape)
 			c.bootAll()
 			old := s.reach(c)

@@ -68,7 +68,7 @@ func (a *Agent) followSpec(ctx context.Context, d election.Decree, role member.R
 	}
 	running, hindered := a.Revisions.Running()
 	a.spec.runs(running.Revision, hindered)
-	for sleep(ctx, every) == nil {
+	for look := true; look; look = sleep(ctx, every) == nil { // at once: who sees Ready may apply
 		newest, err := a.newestSpec(ctx, d, running)
 		if err != nil {
 			a.Log.Debug("asking for the cluster's spec", "error", err)

@@ -143,8 +143,16 @@ spec:
   network: {elasticIPs: [{address: 203.0.113.10/32, on: control-planes}]}
 `
 
-// newGrowing is a world with one control plane that has formed.
+// newGrowing is a world with one control plane that has formed, a while ago.
 func newGrowing(t *testing.T) *world {
+	t.Helper()
+	w := newFormed(t)
+	pass(time.Minute)
+	return w
+}
+
+// newFormed is the same in the moment in which it is ready.
+func newFormed(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, 1, 0)
 	c, err := parseSpec("growing", growing)
@@ -156,7 +164,6 @@ func newGrowing(t *testing.T) *world {
 	s.state, _, _ = election.Settle(nil, election.FromSpec(c.Spec), s.state.Hardware, s.inst)
 	w.boot("cp1")
 	w.formed(2*time.Minute, "cp1")
-	pass(time.Minute)
 	return w
 }
 
@@ -229,6 +236,18 @@ func TestGrow(t *testing.T) {
 		w.mu.Unlock()
 		if shown["revision"] != "1" || !strings.Contains(shown["cluster.yaml"], "controlPlanes: 3") {
 			t.Errorf("in Kubernetes: %v", shown)
+		}
+	})
+}
+
+// TestApplyRightAfterReady: the directory has the spec as soon as the first server is
+// ready, not some seconds later.
+func TestApplyRightAfterReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFormed(t)
+		defer w.shutdown()
+		if r, err := w.apply("cp1", false, nil, "controlPlanes: 1", "controlPlanes: 3"); err != nil || r.Was != 0 || r.Is != 1 {
+			t.Errorf("%+v, %v", r, err)
 		}
 	})
 }

@@ -85,14 +85,26 @@ func (health) Watch(ctx context.Context, url, caFile string) <-chan bool {
 	out := make(chan bool)
 	go func() {
 		defer close(out)
-		announce.NewProber(url, caFile).Watch(ctx, func(open bool, _ string) {
+		announce.NewProber(url, caFile).Watch(ctx, changes(func(open bool) {
 			select {
 			case out <- open:
 			case <-ctx.Done():
 			}
-		})
+		}))
 	}()
 	return out
+}
+
+// changes passes on that the gate opened or closed, not another reason for the same.
+func changes(report func(open bool)) func(open bool, why string) {
+	said, was := false, false
+	return func(open bool, _ string) {
+		if said && open == was {
+			return
+		}
+		said, was = true, open
+		report(open)
+	}
 }
 
 // clock asks the kernel whether NTP keeps the clock.

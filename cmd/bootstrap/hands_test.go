@@ -175,3 +175,17 @@ func TestDirectoryAway(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestChanges(t *testing.T) {
+	var got []bool
+	report := changes(func(open bool) { got = append(got, open) })
+	for _, one := range []struct {
+		open bool
+		why  string
+	}{{false, "no answer"}, {false, "refused"}, {true, ""}, {true, "one probe failed"}, {true, ""}, {false, "no answer"}} {
+		report(one.open, one.why)
+	}
+	if want := []bool{false, true, false}; !slices.Equal(got, want) {
+		t.Errorf("changes are %v, want %v", got, want)
+	}
+}

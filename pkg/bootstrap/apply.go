@@ -151,7 +151,7 @@ func (a *Agent) mirrorSpec(ctx context.Context, s member.Spec) error {
 	if err != nil {
 		return err
 	}
-	text, err := cluster.Marshal(cluster.Redacted(c))
+	text, err := cluster.Marshal(cluster.Shown(c))
 	if err != nil {
 		return err
 	}

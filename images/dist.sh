@@ -26,8 +26,8 @@ agent() {
 	(
 		eval "$(images/sysroot.sh --env "$sysroot" "$arch")"
 		flags=${GO_LDFLAGS/-static/-static -Wl,--build-id=none}
-		# See the Makefile for grpcnotrace.
-		go build -trimpath -buildvcs="$(vcs)" -tags "$GO_TAGS grpcnotrace" -ldflags "-buildid= $flags" -o "$out/bootstrap_linux_$arch" ./cmd/bootstrap 2>&1 |
+		# See the Makefile for the tags.
+		go build -trimpath -buildvcs="$(vcs)" -tags "$GO_TAGS grpcnotrace nethttpomithttp2" -ldflags "-buildid= $flags" -o "$out/bootstrap_linux_$arch" ./cmd/bootstrap 2>&1 |
 			{ grep -vE '^# .*cmd/bootstrap$|/ld: .*: in function |warning: Using .* in statically linked' || true; } >&2
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -41,12 +42,36 @@ func (l layer) agent(src string) error {
 }
 
 func machineOf(file string) (elf.Machine, error) {
-	f, err := elf.Open(file)
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	machine, err := headerMachine(f)
 	if err != nil {
 		return 0, fmt.Errorf("%s is no Linux program: %w", file, err)
 	}
-	defer f.Close()
-	return f.Machine, nil
+	return machine, nil
+}
+
+// headerMachine reads whom a program is for from the first bytes, which are laid out
+// alike for 32 and 64 bits. elf.NewFile would bring DWARF and zstd into the agent.
+func headerMachine(r io.Reader) (elf.Machine, error) {
+	var head [20]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, fmt.Errorf("reading the %d bytes that an ELF file begins with: %w", len(head), err)
+	}
+	if string(head[:4]) != elf.ELFMAG {
+		return 0, fmt.Errorf("it begins with %q, an ELF file with %q", head[:4], elf.ELFMAG)
+	}
+	switch data := elf.Data(head[elf.EI_DATA]); data {
+	case elf.ELFDATA2LSB:
+		return elf.Machine(binary.LittleEndian.Uint16(head[18:])), nil
+	case elf.ELFDATA2MSB:
+		return elf.Machine(binary.BigEndian.Uint16(head[18:])), nil
+	default:
+		return 0, fmt.Errorf("its ELF header gives the byte order as %d, neither 1 (little) nor 2 (big)", data)
+	}
 }
 
 // machine is the architecture of the root, told by a program that every
@@ -58,8 +83,8 @@ func (l layer) machine() (elf.Machine, bool) {
 			continue
 		}
 		defer f.Close()
-		if e, err := elf.NewFile(f); err == nil {
-			return e.Machine, true
+		if machine, err := headerMachine(f); err == nil {
+			return machine, true
 		}
 	}
 	return 0, false

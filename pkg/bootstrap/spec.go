@@ -80,6 +80,10 @@ func (a *Agent) followSpec(ctx context.Context, d election.Decree, role member.R
 			a.spec.runs(running.Revision, hindered)
 			continue
 		}
+		if a.onTrial() { // which counts each start, and sends the agent back in the end
+			a.spec.runs(running.Revision, fmt.Errorf("revision %d of the spec waits for the trial of this server's new agent, minutes at most", newest.Revision))
+			continue
+		}
 		differs, err := a.Revisions.Keep(newest)
 		if err != nil {
 			err = fmt.Errorf("revision %d of the spec cannot be run by here: %w", newest.Revision, err)

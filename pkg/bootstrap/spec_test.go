@@ -160,6 +160,7 @@ func newFormed(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.cluster = c
+	w.shelf = &shelf{running: map[string]string{}, last: map[string]Exchange{}}
 	s := w.named("cp1")
 	s.state, _, _ = election.Settle(nil, election.FromSpec(c.Spec), s.state.Hardware, s.inst)
 	w.boot("cp1")
@@ -248,6 +249,33 @@ func TestApplyRightAfterReady(t *testing.T) {
 		defer w.shutdown()
 		if r, err := w.apply("cp1", false, nil, "controlPlanes: 1", "controlPlanes: 3"); err != nil || r.Was != 0 || r.Is != 1 {
 			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
+// TestApplyWaitsForATrial: an agent on trial is not started again for a revision: the
+// trial counts the starts.
+func TestApplyWaitsForATrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newGrowing(t)
+		defer w.shutdown()
+		cp1 := w.named("cp1")
+		trial := func(on bool) {
+			w.pin(func(p *shelf) { p.last["cp1"] = Exchange{To: "new", UnderWay: on} })
+		}
+		trial(true)
+		before := cp1.starts
+		if r, err := w.apply("cp1", true, nil, "  network: {", "  network: {firewall: {mode: \"on\"}, "); err != nil || r.Is != 1 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		pass(time.Minute)
+		if lag := w.status("cp1").Spec.Lag; cp1.starts != before || lag != "revision 1 of the spec waits for the trial of this server's new agent, minutes at most" {
+			t.Errorf("started %d times, expected %d; says %q", cp1.starts, before, lag)
+		}
+		trial(false)
+		pass(30 * time.Second)
+		if got := cp1.agent().Cluster.Spec.Network.Firewall.Mode; cp1.starts != before+1 || got != "on" {
+			t.Errorf("started %d times, expected %d; the firewall is %q", cp1.starts, before+1, got)
 		}
 	})
 }

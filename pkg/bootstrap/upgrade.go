@@ -193,3 +193,12 @@ func (s *Server) AgentAnswer() (sha256 string, ready bool, err error) {
 
 // short is enough of a sha256 for a person to compare.
 func short(sum string) string { return sum[:min(12, len(sum))] }
+
+// onTrial says whether this server's program is being exchanged.
+func (a *Agent) onTrial() bool {
+	if a.Program == nil {
+		return false
+	}
+	last, err := a.Program.Last()
+	return err == nil && last.UnderWay
+}

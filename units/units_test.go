@@ -136,7 +136,7 @@ func root(t *testing.T) string {
 	must(os.Symlink("usr/lib", filepath.Join(dir, "lib")))
 	must(os.Symlink("usr/bin", filepath.Join(dir, "bin")))
 	must(os.CopyFS(filepath.Join(dir, "usr/lib/systemd/system"), os.DirFS("/usr/lib/systemd/system")))
-	for _, p := range []string{layout.Fetch, layout.Agent, layout.FormerAgent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir"} {
+	for _, p := range []string{layout.Fetch, layout.Agent, layout.FormerAgent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir", "/bin/sh"} {
 		must(os.MkdirAll(filepath.Join(dir, filepath.Dir(p)), 0o755))
 		must(os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\n"), 0o755))
 	}
@@ -252,5 +252,55 @@ func TestResetGivesOnlyItsConfiguration(t *testing.T) {
 	const want = "\nExecStart=/usr/local/bin/kubeadm reset --config /run/muster/kubeadm-reset.yaml\n"
 	if !strings.Contains(string(text), want) {
 		t.Errorf("kubeadm-reset.service lacks %q:\n%s", want, text)
+	}
+}
+
+// TestKubeletStartsWithoutItsOwnCertificate runs what kubelet.service runs first: a
+// power loss leaves a pair of which one or both are empty.
+func TestKubeletStartsWithoutItsOwnCertificate(t *testing.T) {
+	data, err := fs.ReadFile(units.FS, layout.UnitKubelet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, found := strings.Cut(string(data), "ExecStartPre=/bin/sh -c '")
+	script, _, closed := strings.Cut(script, "'\n")
+	if !found || !closed || !strings.Contains(script, layout.KubeletPKI) {
+		t.Fatalf("the script is %q, expected one in %s", script, layout.KubeletPKI)
+	}
+	for name, c := range map[string]struct {
+		before map[string]string // nil: no directory
+		want   []string
+	}{
+		"whole":       {map[string]string{"kubelet.crt": "c", "kubelet.key": "k", "kubelet-client-current.pem": "p"}, []string{"kubelet-client-current.pem", "kubelet.crt", "kubelet.key"}},
+		"both empty":  {map[string]string{"kubelet.crt": "", "kubelet.key": "", "kubelet-client-current.pem": "p"}, []string{"kubelet-client-current.pem"}},
+		"empty key":   {map[string]string{"kubelet.crt": "c", "kubelet.key": ""}, nil},
+		"no key":      {map[string]string{"kubelet.crt": "c"}, nil},
+		"none yet":    {map[string]string{}, nil},
+		"no such dir": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "pki")
+			if c.before != nil {
+				if err := os.Mkdir(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for file, text := range c.before {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, err := exec.Command("/bin/sh", "-c", strings.ReplaceAll(script, layout.KubeletPKI, dir)).CombinedOutput(); err != nil || len(out) > 0 {
+				t.Fatalf("%v: %s", err, out)
+			}
+			var got []string
+			left, _ := os.ReadDir(dir)
+			for _, e := range left {
+				got = append(got, e.Name())
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("left are %v, want %v", got, c.want)
+			}
+		})
 	}
 }

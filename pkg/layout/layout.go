@@ -51,6 +51,7 @@ const (
 	KubeadmPatches = "/etc/kubernetes/patches"
 	Kubernetes     = "/etc/kubernetes"
 	KubeletData    = "/var/lib/kubelet"
+	KubeletPKI     = "/var/lib/kubelet/pki"
 	KubernetesPKI  = "/etc/kubernetes/pki"
 	Manifests      = "/etc/kubernetes/manifests"
 	KubeVIP        = "/etc/kubernetes/manifests/kube-vip.yaml" // 0600: holds MD5 passwords

@@ -139,6 +139,9 @@ func (s *settler) bury(found durable.Found, traces string) error {
 		if err := os.RemoveAll(s.path(layout.PKI)); err != nil {
 			return fmt.Errorf("removing the keys of a former life: %w", err)
 		}
+		if err := os.RemoveAll(s.path(layout.Spec)); err != nil {
+			return fmt.Errorf("removing the spec of a former life: %w", err)
+		}
 	}
 	if cloned := found.State != nil; cloned || traces == "" {
 		if err := s.forget(); err != nil {

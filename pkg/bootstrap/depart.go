@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mustermetal/muster/pkg/agent"
 	"github.com/mustermetal/muster/pkg/member"
@@ -36,6 +37,26 @@ func (s *Server) departureOf(ctx context.Context, db Directory, who string) (dep
 		err = fmt.Errorf("%w: %w", agent.ErrRefused, err)
 	}
 	return d, err
+}
+
+// leaveEndDeadline is above what a change of the directory's nodes takes, with an election.
+const leaveEndDeadline = 2 * time.Minute
+
+// confirmGone asks etcd's majority where the etcd here does not know of the member: it
+// may only not have heard of it yet, and the member would wipe the data of a voter.
+func (s *Server) confirmGone(ctx context.Context, d departure) error {
+	if d.votes || d.gone.Role != member.ControlPlane {
+		return nil
+	}
+	m := d.gone.Member
+	has, err := s.agent.Kubernetes.EtcdHas(ctx, m.Name, m.Address)
+	if err != nil {
+		return fmt.Errorf("the members of etcd are not known here: %w: %w", err, agent.ErrNotReady)
+	}
+	if has {
+		return fmt.Errorf("the etcd here has not heard yet that %s is a member: %w", m.Name, agent.ErrNotReady)
+	}
+	return nil
 }
 
 // leaveEtcd takes its etcd out, and looks whether it is.
@@ -122,11 +143,20 @@ func (s *Server) Leave(ctx context.Context, from agent.Caller, r agent.LeaveRequ
 		reply.Pods, err = s.drain(ctx, name)
 		return reply, err
 	case agent.LeaveEtcd:
+		if err := s.confirmGone(ctx, d); err != nil {
+			return reply, err
+		}
 		return reply, s.leaveEtcd(ctx, d)
 	case agent.LeaveEnd:
 		if d.votes {
 			return reply, fmt.Errorf("%w: the etcd of %s is still a member; it leaves first", agent.ErrRefused, name)
 		}
+		if err := s.confirmGone(ctx, d); err != nil {
+			return reply, err
+		}
+		// Half of it would bar the caller from asking again.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveEndDeadline)
+		defer cancel()
 		return reply, s.leaveCluster(ctx, db, d)
 	}
 	return reply, fmt.Errorf("the step %q of a leave is unknown here: run the same bootstrap on all servers", r.Step)

@@ -275,6 +275,13 @@ func (s *Server) AcquireJoin(ctx context.Context, from agent.Caller) (agent.Join
 func (s *Server) dropLearners(ctx context.Context, turn member.Member) error {
 	k := s.agent.Kubernetes
 	members, err := k.EtcdMembers(ctx)
+	if err == nil && len(plan.OtherLearners(members, turn.Name, turn.Address)) > 0 {
+		// The etcd here may not have heard yet that the learner got its vote. It has
+		// when it has answered a question to the majority.
+		if _, err = k.EtcdHas(ctx, turn.Name, turn.Address); err == nil {
+			members, err = k.EtcdMembers(ctx)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("the members of etcd are not known here: %w: %w", err, agent.ErrNotReady)
 	}

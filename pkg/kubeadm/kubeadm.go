@@ -208,12 +208,9 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 		// kubeadm writes etcd's manifest, gives etcd its vote, and goes on; the kubelet
 		// writes kubelet.conf, and kubeadm removes the token. A power loss then took
 		// both files, and two voters of which one cannot start are a cluster that
-		// stands still. The kubelet's own certificates are as late: with an empty one it
-		// does not start. What was written before is flushed by kubelet.service.
-		if err := os.MkdirAll(k.path(layout.KubeletPKI), 0o755); err != nil {
-			return fmt.Errorf("making the directory of the kubelet's certificates: %w", err)
-		}
-		if err := k.WriteThrough(k.path(layout.Kubernetes), k.path(layout.Manifests), k.path(layout.KubeletPKI)); err != nil {
+		// stands still. The kubelet's own certificates are as late: kubelet.service has
+		// them written through, and flushes what was written before.
+		if err := k.WriteThrough(k.path(layout.Kubernetes), k.path(layout.Manifests)); err != nil {
 			return err
 		}
 	}

@@ -53,7 +53,7 @@ func (h *host) Start(_ context.Context, unit string) error {
 			}
 		}
 	case layout.UnitKubeadmInit, layout.UnitKubeadmJoin:
-		for _, dir := range []string{layout.Kubernetes, layout.Manifests, layout.KubeletPKI} { // else a voter may not come back
+		for _, dir := range []string{layout.Kubernetes, layout.Manifests} { // else a voter may not come back
 			if !slices.Contains(h.through, filepath.Join(h.root, dir)) {
 				h.t.Errorf("%s starts before %s is written through", unit, dir)
 			}
@@ -254,7 +254,7 @@ func TestInitUnderWay(t *testing.T) {
 	k, h := setUp(t)
 	h.begun(StepInit)
 	h.running[layout.UnitKubeadmInit] = true
-	_ = h.writeThrough(filepath.Join(h.root, layout.Kubernetes), filepath.Join(h.root, layout.Manifests), filepath.Join(h.root, layout.KubeletPKI)) // by who started it
+	_ = h.writeThrough(filepath.Join(h.root, layout.Kubernetes), filepath.Join(h.root, layout.Manifests)) // by who started it
 	h.leave(layout.Manifests+"/etcd.yaml", "x")
 	if err := k.Init(t.Context(), self); err != nil {
 		t.Fatal(err)

@@ -7,12 +7,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/mustermetal/muster/pkg/layout"
 )
+
+// leaves are the certificates that kubeadm makes on a node, below the PKI's directory.
+// A worker's ca.crt has no key, nor has a certificate that an operator laid there.
+var leaves = []string{"apiserver", "apiserver-kubelet-client", "apiserver-etcd-client", "front-proxy-client", "etcd/server", "etcd/peer", "etcd/healthcheck-client"}
 
 // removeTorn takes away what kubeadm wrote and a power loss left without its content,
 // with the other half of a pair: kubeadm makes anew what is missing, and stops at what
@@ -25,6 +30,9 @@ func removeTorn(root string) error {
 		}
 		remove := []string{path}
 		if base, isPair := pairBase(path); isPair {
+			if !slices.Contains(leaves, strings.TrimPrefix(base, layout.KubernetesPKI+"/")) {
+				continue
+			}
 			remove = []string{base + ".crt", base + ".key"}
 		}
 		for _, p := range remove {

@@ -1,6 +1,7 @@
 package kubeadm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,8 +25,8 @@ func TestRemoveTorn(t *testing.T) {
 		layout.KubernetesPKI + "/etcd/server.crt":   "",
 		layout.KubernetesPKI + "/etcd/server.key":   string(a.files[key]),
 		layout.KubernetesPKI + "/etcd/peer.key":     string(a.files[key]), // the certificate's name was not on disk yet
-		layout.KubernetesPKI + "/front-proxy-c.crt": "\x00\x00\x00\x00",
-		layout.KubernetesPKI + "/front-proxy-c.key": "",
+		layout.KubernetesPKI + "/front-proxy-client.crt": "\x00\x00\x00\x00",
+		layout.KubernetesPKI + "/front-proxy-client.key": "",
 		layout.AdminConf:                      "apiVersion: v1\nkind: Config\n",
 		layout.KubeletConf:                    "",
 		layout.Kubernetes + "/scheduler.conf": "apiVersion: v1\n\tclus",
@@ -49,6 +50,25 @@ func TestRemoveTorn(t *testing.T) {
 	}
 	if _, err := ReadAuthorities(filepath.Join(root, layout.KubernetesPKI)); err != nil {
 		t.Errorf("the authorities: %v", err)
+	}
+}
+
+// A worker has the CA without its key, and an operator's certificate has none either.
+func TestRemoveTornKeepsWhatHasNoKey(t *testing.T) {
+	root := t.TempDir()
+	ca := string(authorities(t).files[caCert])
+	for _, name := range []string{"/ca.crt", "/oidc-ca.crt"} {
+		if err := errors.Join(os.MkdirAll(filepath.Join(root, layout.KubernetesPKI), 0o755), os.WriteFile(filepath.Join(root, layout.KubernetesPKI+name), []byte(ca), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := removeTorn(root); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/ca.crt", "/oidc-ca.crt"} {
+		if data, err := os.ReadFile(filepath.Join(root, layout.KubernetesPKI+name)); err != nil || string(data) != ca {
+			t.Errorf("%s is gone or changed: %v", name, err)
+		}
 	}
 }
 

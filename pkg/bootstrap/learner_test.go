@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mustermetal/muster/pkg/agent"
+	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/plan"
 )
 
@@ -36,6 +39,7 @@ func (s *testServer) learn(j plan.Join) error {
 func (s *testServer) EtcdHas(_ context.Context, _ string, address netip.Addr) (bool, error) {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
+	s.behind = "" // the answer is the majority's, so its own etcd has heard it
 	if l := s.world.learner; l != nil && l.address == address {
 		return true, nil
 	}
@@ -79,5 +83,30 @@ func TestLearnerOfALostTurn(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// The etcd of the control plane that is asked is behind: it calls the last voter a
+// learner, or has not heard of it. Neither takes a voter's etcd away.
+func TestEtcdIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := formedWorld(t, 3, 0)
+		defer w.shutdown()
+		cp1, cp3 := w.named("cp1"), w.named("cp3")
+		cp1.behind, cp1.knowsLearner = "cp3", true
+		if err := cp1.server.dropLearners(t.Context(), member.Member{Name: "cp4", Address: netip.MustParseAddr("10.0.0.99")}); err != nil {
+			t.Error(err)
+		}
+		cp1.knowsLearner = false
+		for _, step := range []agent.LeaveStep{agent.LeaveEtcd, agent.LeaveEnd} {
+			cp1.behind = "cp3"
+			_, err := cp1.server.Leave(t.Context(), agent.Caller{Inst: cp3.inst}, agent.LeaveRequest{Step: step})
+			if !errors.Is(err, agent.ErrNotReady) || !strings.Contains(err.Error(), "the etcd here has not heard yet that cp3 is a member") {
+				t.Errorf("%s: %v", step, err)
+			}
+		}
+		if got := w.departedNow(); len(got) > 0 || len(w.etcdVoters()) != 3 {
+			t.Errorf("%q left, %d voters", got, len(w.etcdVoters()))
+		}
 	})
 }

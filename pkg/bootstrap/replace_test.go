@@ -70,7 +70,11 @@ func (s *testServer) EtcdMembers(context.Context) ([]plan.EtcdMember, error) {
 	defer s.world.mu.Unlock()
 	var out []plan.EtcdMember
 	for _, x := range s.world.etcdVoters() {
-		out = append(out, plan.EtcdMember{ID: uint64(x.address.As4()[3]), Name: x.name, Address: x.address, Healthy: x.running})
+		m := plan.EtcdMember{ID: uint64(x.address.As4()[3]), Name: x.name, Address: x.address, Healthy: x.running}
+		if m.Learner = s.behind == x.name; m.Learner && !s.knowsLearner {
+			continue
+		}
+		out = append(out, m)
 	}
 	if x := s.world.learner; x != nil {
 		out = append(out, plan.EtcdMember{ID: uint64(x.address.As4()[3]), Address: x.address, Learner: true})

@@ -86,14 +86,17 @@ type testServer struct {
 	healthy    bool
 	promoted   bool // its etcd votes
 	etcdData   bool // on its disk
-	health     chan bool
-	addresses  []netip.Prefix
-	joinedWith plan.Join
-	signs      bool
-	enrolled   bool
-	key        string // of its certificate requests
-	flags      Flags
-	twin       netip.Addr // where a copy of this disk answers
+	// behind is a voter whose vote its etcd has not heard of; knowsLearner: it calls it a learner.
+	behind       string
+	knowsLearner bool
+	health       chan bool
+	addresses    []netip.Prefix
+	joinedWith   plan.Join
+	signs        bool
+	enrolled     bool
+	key          string // of its certificate requests
+	flags        Flags
+	twin         netip.Addr // where a copy of this disk answers
 	// initFails makes that many kubeadm inits fail; initBlocks holds one.
 	initFails  int
 	joinFails  int // each loses the turn to another

@@ -16,6 +16,7 @@ import (
 // refused, all see each other after each, and a server that comes later needs the new
 // secret. The speaker, kubelet and kubeadm notice nothing.
 func TestRotateSecret(t *testing.T) {
+	variation(t)
 	names := []string{"cp1", "w1", "w2"}
 	r := begin(t, 3, 1, names...)
 	r.on()

@@ -20,11 +20,11 @@ func TestRemoveTorn(t *testing.T) {
 	}
 	const certificate, key = caCert, caKey // any will do
 	for path, text := range map[string]string{
-		layout.KubernetesPKI + "/apiserver.crt":     string(a.files[certificate]),
-		layout.KubernetesPKI + "/apiserver.key":     string(a.files[key]),
-		layout.KubernetesPKI + "/etcd/server.crt":   "",
-		layout.KubernetesPKI + "/etcd/server.key":   string(a.files[key]),
-		layout.KubernetesPKI + "/etcd/peer.key":     string(a.files[key]), // the certificate's name was not on disk yet
+		layout.KubernetesPKI + "/apiserver.crt":          string(a.files[certificate]),
+		layout.KubernetesPKI + "/apiserver.key":          string(a.files[key]),
+		layout.KubernetesPKI + "/etcd/server.crt":        "",
+		layout.KubernetesPKI + "/etcd/server.key":        string(a.files[key]),
+		layout.KubernetesPKI + "/etcd/peer.key":          string(a.files[key]), // the certificate's name was not on disk yet
 		layout.KubernetesPKI + "/front-proxy-client.crt": "\x00\x00\x00\x00",
 		layout.KubernetesPKI + "/front-proxy-client.key": "",
 		layout.AdminConf:                      "apiVersion: v1\nkind: Config\n",

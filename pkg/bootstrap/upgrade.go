@@ -76,11 +76,11 @@ func (a *Agent) keepAgent(ctx context.Context, server *Server) error {
 
 // lookAtAgent is one look, and one step where it is this server's turn.
 func (a *Agent) lookAtAgent(ctx context.Context, server *Server, roll *agentRoll) (time.Duration, error) {
-	running, err := a.Program.Running()
+	last, err := a.Program.Last()
 	if err != nil {
 		return agentSettled, err
 	}
-	last, err := a.Program.Last()
+	running, err := a.Program.Running()
 	if err != nil {
 		return agentSettled, err
 	}

@@ -119,6 +119,9 @@ func writeTable(w io.Writer, servers []member.Status) error {
 		if s.Cordoned {
 			fmt.Fprintf(w, "%s is cordoned and takes no new pods: kubectl uncordon %s, when it shall again\n", name, name)
 		}
+		if s.Spared != "" {
+			fmt.Fprintf(w, "%s leaves by itself: %s\n", name, oneLine(s.Spared))
+		}
 		if s.Spec.Revision < s.Spec.Newest {
 			fmt.Fprintf(w, "%s runs by revision %d of the spec, the newest is %d: %s\n", name, s.Spec.Revision, s.Spec.Newest, oneLine(s.Spec.Lag))
 		}

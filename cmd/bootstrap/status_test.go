@@ -96,9 +96,12 @@ func situations() map[string][]member.Status {
 	clone.Waiting = cp1.Waiting
 	clone.Problem = "the state on this disk was made on hardware " + id("d") + ", this is " + id("b") + ": a cloned or moved disk, or spec.identity.source was changed; " +
 		"this server takes part as a new instance"
+	spared := serverStatus("cp3", "10.99.14.13", member.ControlPlane, member.Ready, time.Hour, later)
+	spared.Cordoned = true
+	spared.Spared = "revision 4 of the spec has controlPlanes: 1, and this one is more; its pods go first: shop/web-0: the disruption budget web needs 2 healthy pods and has 2 currently"
 	return map[string][]member.Status{
-		"identity": {clone, full},
-		"forming":  {cp1, early}, "joining": {leader, joiner, off}, "ready": {ready, worker}, "nobody": nil,
+		"identity": {clone, full}, "spared": {spared},
+		"forming": {cp1, early}, "joining": {leader, joiner, off}, "ready": {ready, worker}, "nobody": nil,
 	}
 }
 

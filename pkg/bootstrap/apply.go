@@ -60,7 +60,7 @@ func (s *Server) Apply(ctx context.Context, yes bool, text string, expected *uin
 		return Revision{}, err
 	}
 	r := revise(now.Revision, was, is)
-	r.Next = plan.Resize(rows, is.Spec.Servers.ControlPlanes, s.agent.self.Inst, s.agent.fence.read().Leader.CAHash)
+	r.Next = plan.Resize(rows, is.Spec.Servers.ControlPlanes, s.agent.fence.read().Leader.CAHash)
 	if r.Effect == "" || r.Refused != "" {
 		return r, nil
 	}

@@ -94,6 +94,9 @@ type Status struct {
 	Network NetworkStatus `json:"network"`
 	// Spec is which revision of the cluster's spec this server runs by.
 	Spec SpecStatus `json:"spec,omitzero"`
+	// Spared is how far this server is on its way out, where the spec asks for fewer
+	// control planes than there are; a sentence.
+	Spared string `json:"spared,omitempty"`
 	// Addons are those of this server's cluster file; on control planes only.
 	Addons []AddonStatus `json:"addons,omitempty"`
 	// Agent is the program that tells this.

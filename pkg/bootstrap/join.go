@@ -316,9 +316,14 @@ func (a *Agent) releaseTurn(ctx context.Context, d election.Decree, turn agent.J
 // control plane's private address (the Elastic IP may be its own one day); a
 // worker dials the endpoint, which outlives any single control plane.
 func (a *Agent) join(ctx context.Context, d election.Decree, controlPlane bool) error {
+	// A kubeadm that outlived a former agent may join etcd after the question below.
+	underway, err := a.Kubernetes.JoinUnderway(ctx)
+	if err != nil {
+		return err
+	}
 	var material agent.JoinMaterial
 	var from agent.Peer
-	err := a.askAsMember(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
+	err = a.askAsMember(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
 		material, err = a.fabric.Calls.JoinMaterial(ctx, p)
 		from = p
 		return err
@@ -326,7 +331,7 @@ func (a *Agent) join(ctx context.Context, d election.Decree, controlPlane bool) 
 	if err != nil {
 		return err
 	}
-	how := plan.Join{ControlPlane: controlPlane, Server: plan.ServerURL(from.Address), Token: material.Token, CA: material.CA, EtcdGone: material.EtcdGone}
+	how := plan.Join{ControlPlane: controlPlane, Server: plan.ServerURL(from.Address), Token: material.Token, CA: material.CA, EtcdGone: material.EtcdGone && !underway}
 	if !controlPlane {
 		how.Server = "https://" + a.self.Node.Endpoint
 	}

@@ -86,6 +86,35 @@ func TestLearnerOfALostTurn(t *testing.T) {
 	})
 }
 
+// That etcd knows no such member is asked before kubeadm runs, and counts only then: a
+// kubeadm that outlived the agent may make one between question and answer.
+func TestJoinThatOutlivedTheAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, 0)
+		defer w.shutdown()
+		for _, name := range []string{"cp1", "cp2", "cp3"} {
+			w.boot(name)
+		}
+		w.formed(5*time.Minute, "cp1", "cp2", "cp3")
+		late := w.named("cp4")
+		late.etcdData, late.outlived = true, true
+		w.boot("cp4")
+		w.until(2*time.Minute, "kubeadm to be waited for", func() error {
+			if st := late.agent().board.read(); !strings.Contains(st.Problem, "permanently removed") {
+				return fmt.Errorf("it says %+v", st)
+			}
+			return nil
+		})
+		w.mu.Lock()
+		if w.learner != nil {
+			t.Error("it was started over while its kubeadm ran")
+		}
+		late.outlived = false
+		w.mu.Unlock()
+		w.formed(2*time.Minute, "cp1", "cp2", "cp3", "cp4")
+	})
+}
+
 // The etcd of the control plane that is asked is behind: it calls the last voter a
 // learner, or has not heard of it. Neither takes a voter's etcd away.
 func TestEtcdIsBehind(t *testing.T) {

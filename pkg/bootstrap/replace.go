@@ -36,10 +36,7 @@ func (s *Server) Replace(ctx context.Context, yes bool, name string) ([]string, 
 		return told, nil
 	}
 	s.agent.Log.Warn("an operator's act", "act", "replace", "name", m.Name, "inst", m.Inst)
-	if err := s.leaveEtcd(ctx, d); err != nil {
-		return nil, err
-	}
-	return told, s.leaveCluster(ctx, db, d)
+	return told, s.replaceInTurn(ctx, db, m.Inst)
 }
 
 // replacementTold says what a replacement does and what it risks.

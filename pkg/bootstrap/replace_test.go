@@ -220,6 +220,37 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// An operator's replacement takes the turn to join, as the one by itself does: nobody
+// else changes etcd's members meanwhile.
+func TestReplaceTakesTheTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := formedWorld(t, 3, 1)
+		defer w.shutdown()
+		w.powerOff("cp3")
+		turn := func(inst string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.holder = inst
+		}
+		turn(w.named("w1").inst)
+		operator := w.named("cp1").server
+		_, err := operator.Replace(t.Context(), true, "cp3")
+		if !errors.Is(err, agent.ErrNotReady) || !strings.HasPrefix(err.Error(), "w1 has the turn to join, in which nobody else changes the members of etcd") {
+			t.Errorf("while another joins: %v", err)
+		}
+		if got := w.departedNow(); len(got) > 0 {
+			t.Errorf("%q left while another joins", got)
+		}
+		turn("")
+		if _, err := operator.Replace(t.Context(), true, "cp3"); err != nil || w.holder != "" {
+			t.Errorf("replaced: %v; the turn is with %q", err, w.holder)
+		}
+		if diff := cmp.Diff([]string{"etcd of cp3", "node cp3"}, w.departedNow()); diff != "" {
+			t.Errorf("what left (-want +got)\n%s", diff)
+		}
+	})
+}
+
 // With another control plane off, etcd would lose its majority.
 func TestReplaceKeepsEtcd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -197,6 +197,8 @@ type Kubernetes interface {
 	// server answers and this node is registered.
 	Init(ctx context.Context, n plan.Node) error
 	Join(ctx context.Context, n plan.Node, j plan.Join) error
+	// JoinUnderway says whether kubeadm join runs now, begun by an agent before this one.
+	JoinUnderway(ctx context.Context) (bool, error)
 	// Promoted says whether the etcd of this node votes; until then no other
 	// control plane can join.
 	Promoted(ctx context.Context, node string) (bool, error)

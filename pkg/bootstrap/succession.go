@@ -83,31 +83,35 @@ func (s *Server) succeed(ctx context.Context, db Directory, from agent.Caller, r
 	if wait := c.Wait(); wait != "" {
 		return true, fmt.Errorf("%s: %w", wait, agent.ErrNotReady)
 	}
-	return true, s.replaceInTurn(ctx, db, old)
+	err = s.replaceInTurn(ctx, db, old.Inst)
+	if err != nil {
+		err = fmt.Errorf("it gets that place by itself: %w", err)
+	}
+	return true, err
 }
 
-// replaceInTurn takes the former life out. It has the turn to join meanwhile: nobody
+// replaceInTurn takes a former life out. It has the turn to join meanwhile: nobody
 // else changes etcd's members, and no other control plane does the same, whose last
 // steps could meet the new one.
-func (s *Server) replaceInTurn(ctx context.Context, db Directory, old member.Member) error {
+func (s *Server) replaceInTurn(ctx context.Context, db Directory, inst string) error {
 	a := s.agent
 	turn, err := db.AcquireJoin(ctx, a.self.Inst)
 	if err != nil {
 		return err
 	}
 	if !turn.Granted {
-		return fmt.Errorf("it gets that place by itself after %s, whose turn it is to join: %w", s.nameOf(ctx, turn.Holder), agent.ErrNotReady)
+		return fmt.Errorf("%s has the turn to join, in which nobody else changes the members of etcd; it has joined, or loses the turn, within minutes: %w", s.nameOf(ctx, turn.Holder), agent.ErrNotReady)
 	}
 	defer func() {
 		if err := db.ReleaseJoin(context.WithoutCancel(ctx), a.self.Inst, turn.Token); err != nil {
 			a.Log.Warn("giving the turn to join back", "error", err)
 		}
 	}()
-	d, err := s.departureOf(ctx, db, old.Inst)
+	d, err := s.departureOf(ctx, db, inst)
 	if err != nil {
 		return err
 	}
-	a.Log.Warn("a server that was installed anew replaces its former life", "name", old.Name, "inst", old.Inst)
+	a.Log.Warn("a former life of a server is replaced", "name", d.gone.Member.Name, "inst", inst)
 	if err := s.leaveEtcd(ctx, d); err != nil {
 		return err
 	}

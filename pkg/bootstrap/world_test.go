@@ -86,6 +86,7 @@ type testServer struct {
 	healthy    bool
 	promoted   bool // its etcd votes
 	etcdData   bool // on its disk
+	outlived   bool // kubeadm join runs on from a former agent
 	// behind is a voter whose vote its etcd has not heard of; knowsLearner: it calls it a learner.
 	behind       string
 	knowsLearner bool
@@ -550,6 +551,12 @@ func (s *testServer) Join(ctx context.Context, _ plan.Node, j plan.Join) error {
 		s.setHealthy(true)
 	}
 	return nil
+}
+
+func (s *testServer) JoinUnderway(context.Context) (bool, error) {
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
+	return s.outlived, nil
 }
 
 // mayJoin looks whose turn it is, and takes it away when the join shall fail.

@@ -165,6 +165,11 @@ func (k *Kubeadm) Join(ctx context.Context, n plan.Node, j plan.Join) error {
 	})
 }
 
+// JoinUnderway says whether kubeadm join runs now: it may outlive the agent that began it.
+func (k *Kubeadm) JoinUnderway(ctx context.Context) (bool, error) {
+	return k.Units.Activating(ctx, layout.UnitKubeadmJoin)
+}
+
 // ErrNotOurs is wrapped when a server holds a Kubernetes node that this instance
 // of muster did not make. Trying again cannot help.
 var ErrNotOurs = errors.New("this server holds a Kubernetes node that muster did not make here")

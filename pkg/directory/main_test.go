@@ -43,16 +43,15 @@ func TestMain(m *testing.M) {
 		os.Exit(child(dir))
 	}
 	if os.Geteuid() == 0 && os.Getenv(inNamespace) == "" {
-		self := exec.Command("/proc/self/exe", os.Args[1:]...)
-		self.Env = append(os.Environ(), inNamespace+"=1")
-		self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
-		self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-		err := self.Run()
-		if self.ProcessState == nil {
-			fmt.Fprintln(os.Stderr, "cannot start the tests in a network namespace:", err)
-			os.Exit(1)
+		code, aborted := inNetwork()
+		if aborted {
+			// dqlite 1.18.1 may free a stale pointer when a follower becomes something else,
+			// as canonical/dqlite#857 has it; 1.18.4 does not, and Debian 13 has 1.18.1. On a
+			// server systemd starts the directory again; here all nodes share one process.
+			fmt.Fprintln(os.Stderr, "the C library ended the tests (canonical/dqlite#857, see docs/testing.md): they run once more")
+			code, _ = inNetwork()
 		}
-		os.Exit(self.ProcessState.ExitCode())
+		os.Exit(code)
 	}
 	if os.Getenv(inNamespace) != "" {
 		lo, err := netlink.LinkByName("lo")
@@ -65,6 +64,25 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(m.Run())
+}
+
+// inNetwork runs the tests in a network namespace, and says whether C's abort ended
+// them; what fails or hangs in Go ends otherwise.
+func inNetwork() (code int, aborted bool) {
+	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self.Env = append(os.Environ(), inNamespace+"=1")
+	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	err := self.Run()
+	if self.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, "cannot start the tests in a network namespace:", err)
+		return 1, false
+	}
+	status, _ := self.ProcessState.Sys().(syscall.WaitStatus)
+	if code = self.ProcessState.ExitCode(); code < 0 { // a signal
+		code = 1
+	}
+	return code, status.Signaled() && status.Signal() == syscall.SIGABRT
 }
 
 // heldGo is the durable state of an elector that holds GO of epoch 0.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,11 +25,12 @@ import (
 
 // artefacts is the cache of this server, and where it gets what it lacks.
 type artefacts struct {
-	*artifact.Store
-	joining bool
-	linked  chan struct{} // closed when givers may be called
-	givers  func() []agent.Peer
-	call    *rpc.Client
+	*artifact.Store                 // of Kubernetes, and archives of images
+	agents          *artifact.Store // programs of the agent
+	joining         bool
+	linked          chan struct{} // closed when givers may be called
+	givers          func() []agent.Peer
+	call            *rpc.Client
 }
 
 // mirrorPatience is how long a mirror may take to answer a request, or to let a
@@ -36,12 +39,21 @@ const mirrorPatience = 30 * time.Second
 
 func newArtefacts(c cluster.Cluster, log *slog.Logger) *artefacts {
 	a := &artefacts{joining: c.Spec.Join.CA != "", linked: make(chan struct{})}
-	a.Store = &artifact.Store{
-		Dir: layout.Artifacts, Baked: layout.BakedArtifacts, Arch: runtime.GOARCH, Peers: a.peers,
-		Free: host.Free, Now: time.Now, Log: log,
-		HTTP: toMirrors(),
+	mirrors := toMirrors()
+	in := func(dir string) *artifact.Store {
+		return &artifact.Store{Dir: dir, Baked: layout.BakedArtifacts, Arch: runtime.GOARCH, Peers: a.peers, Free: host.Free, Now: time.Now, Log: log, HTTP: mirrors}
 	}
+	a.Store, a.agents = in(layout.Artifacts), in(layout.Agents)
 	return a
+}
+
+// Open opens what is here of either, for another server.
+func (a *artefacts) Open(sum string) (*os.File, error) {
+	f, err := a.Store.Open(sum)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a.agents.Open(sum)
+	}
+	return f, err
 }
 
 // toMirrors is how mirrors are asked.
@@ -67,7 +79,7 @@ func (a *artefacts) link(call *rpc.Client, givers func() []agent.Peer) {
 // handler answers the agents' port.
 func (a *artefacts) handler(server rpc.Serving, who rpc.Identify) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/artifacts/", rpc.ArtifactHandler(func(sum string) (*os.File, error) { return a.Open(sum) }, who))
+	mux.Handle("/v1/artifacts/", rpc.ArtifactHandler(a.Open, who))
 	mux.Handle("/", rpc.AgentHandler(server, who))
 	return mux
 }

@@ -52,7 +52,7 @@ func upgradeCommand(ctx context.Context, args []string, stdout, stderr io.Writer
 	defer units.Close()
 	e := upgrade.Exchange{
 		Path: layout.Upgrade, Program: layout.Agent, Former: layout.FormerAgent, Part: layout.AgentPart, Env: layout.FetchEnv,
-		Candidates: layout.Artifacts, Write: durable.WriteFile, Units: upgradeUnits{units}, Now: time.Now, Log: newLog(stderr, false),
+		Candidates: layout.Agents, Write: durable.WriteFile, Units: upgradeUnits{units}, Now: time.Now, Log: newLog(stderr, false),
 		Agent: func(ctx context.Context) (string, bool, error) { return askAgent(ctx, *socket) },
 		Try: func(ctx context.Context, program string) error {
 			// What the kubelet's unit asks of it: it reads the state of this server.
@@ -133,6 +133,7 @@ type program struct {
 	source func() cluster.AgentSource // of the cluster file in force
 	store  interface {
 		Fetch(ctx context.Context, pins []cluster.Pin, report func(member.Fetching)) error
+		Keep(sums ...string) error
 	}
 	units interface {
 		Start(ctx context.Context, unit string) error
@@ -142,7 +143,7 @@ type program struct {
 
 func newProgram(c cluster.Cluster, have *artefacts, units *systemd.Manager) program {
 	return program{
-		source: func() cluster.AgentSource { return c.Spec.Agent }, store: have.Store, units: units,
+		source: func() cluster.AgentSource { return c.Spec.Agent }, store: have.agents, units: units,
 		// The file may be another one by now; this is the one that runs.
 		own: sync.OnceValues(func() (string, error) {
 			sum, err := upgrade.Sum("/proc/self/exe")
@@ -180,6 +181,9 @@ func (p program) Fetch(ctx context.Context, sum string) error {
 	return p.store.Fetch(ctx, []cluster.Pin{pin}, func(member.Fetching) {})
 }
 
+// Keep implements bootstrap.Program.
+func (p program) Keep(sums ...string) error { return p.store.Keep(sums...) }
+
 // Exchange implements bootstrap.Program: it keeps this program beside its place, and
 // has it carry the order out, in a unit of its own.
 func (p program) Exchange(ctx context.Context, sum string) error {
@@ -211,3 +215,6 @@ func (p program) Exchange(ctx context.Context, sum string) error {
 	}
 	return p.units.Start(ctx, layout.UnitUpgrade)
 }
+
+// GoOn implements bootstrap.Program.
+func (p program) GoOn(ctx context.Context) error { return p.units.Start(ctx, layout.UnitUpgrade) }

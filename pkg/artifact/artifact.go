@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -180,6 +181,24 @@ func (s *Store) Open(sum string) (*os.File, error) {
 		return os.Open(filepath.Join(s.Baked, sum))
 	}
 	return f, err
+}
+
+// Keep removes what came into the cache under another sha256 than these, whole or not.
+func (s *Store) Keep(sums ...string) error {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		sum := strings.TrimSuffix(e.Name(), partial)
+		if isSum(sum) && !slices.Contains(sums, sum) {
+			err = errors.Join(err, os.Remove(filepath.Join(s.Dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("clearing the cache of what is not needed any more: %w", err)
+	}
+	return nil
 }
 
 // Path is where an artefact lies, for programs that read it themselves, once its

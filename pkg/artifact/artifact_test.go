@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -335,5 +336,35 @@ func TestWholePart(t *testing.T) {
 				t.Errorf("the mirror was asked %d times, expected %d", len(m.asked), c.asked)
 			}
 		})
+	}
+}
+
+// TestKeep: what is not named goes, whole or not; what is no artefact stays.
+func TestKeep(t *testing.T) {
+	s := newStore(t)
+	if err := s.Keep(sumOf([]byte("a"))); err != nil {
+		t.Errorf("before the first artefact: %v", err)
+	}
+	if err := os.Mkdir(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := sumOf([]byte("a")), sumOf([]byte("b")), sumOf([]byte("c"))
+	for _, name := range []string{a, b, c + partial, a + partial, "installed.json"} {
+		if err := os.WriteFile(filepath.Join(s.Dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Keep(a, ""); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	entries, err := os.ReadDir(s.Dir)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := []string{a, a + partial, "installed.json"}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, left); diff != "" || err != nil {
+		t.Errorf("%v, left (-want +got)\n%s", err, diff)
 	}
 }

@@ -39,17 +39,46 @@ func (a *Agent) holdElasticIPs(ctx context.Context) {
 		})
 	}
 	warned := ""
-	for healthy := range a.Health.Watch(ctx, announcement.HealthURL, announcement.HealthCA) {
+	health := a.Health.Watch(ctx, announcement.HealthURL, announcement.HealthCA)
+	healthy, watched := <-health
+	for watched {
 		a.Log.Info("API server", "healthy", healthy)
-		if healthy {
-			warned = a.warnOfFilter(prefixes, warned)
-			a.Network.Set(plan.NetworkFor(a.device, prefixes, true))
-			a.withhold(ctx, prefixes, false)
-			onceHealthy()
+		if !healthy {
+			healthy, watched = a.insistOnDrop(ctx, prefixes, health)
 			continue
 		}
-		if err := a.dropElasticIPs(ctx, prefixes); err != nil {
-			a.board.problem(err)
+		warned = a.warnOfFilter(prefixes, warned)
+		a.Network.Set(plan.NetworkFor(a.device, prefixes, true))
+		a.withhold(ctx, prefixes, false)
+		onceHealthy()
+		healthy, watched = <-health
+	}
+}
+
+// insistOnDrop takes the Elastic IPs away, again where that failed, until it hears of
+// the API server's health anew, and returns what it heard.
+func (a *Agent) insistOnDrop(ctx context.Context, prefixes []netip.Prefix, health <-chan bool) (healthy, watched bool) {
+	var failed error
+	defer func() {
+		if failed != nil {
+			a.board.solved(failed)
+		}
+	}()
+	for pause := firstPause; ; pause = min(pause*2, lastPause) {
+		err := a.dropElasticIPs(ctx, prefixes)
+		if failed != nil && err == nil {
+			a.board.solved(failed)
+		}
+		if failed = err; failed == nil {
+			healthy, watched = <-health
+			return healthy, watched
+		}
+		failed = fmt.Errorf("the Elastic IPs shall leave this server, whose API server is not healthy, and that is tried on: %w", err)
+		a.board.problem(failed)
+		select {
+		case healthy, watched = <-health:
+			return healthy, watched
+		case <-time.After(pause):
 		}
 	}
 }

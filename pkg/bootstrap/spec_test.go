@@ -160,7 +160,7 @@ func newFormed(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.cluster = c
-	w.shelf = &shelf{running: map[string]string{}, last: map[string]Exchange{}}
+	w.shelf = &shelf{running: map[string]string{}, last: map[string]Exchange{}, trials: map[string]chan struct{}{}, fetched: map[string]bool{}}
 	s := w.named("cp1")
 	s.state, _, _ = election.Settle(nil, election.FromSpec(c.Spec), s.state.Hardware, s.inst)
 	w.boot("cp1")
@@ -261,7 +261,7 @@ func TestApplyWaitsForATrial(t *testing.T) {
 		defer w.shutdown()
 		cp1 := w.named("cp1")
 		trial := func(on bool) {
-			w.pin(func(p *shelf) { p.last["cp1"] = Exchange{To: "new", UnderWay: on} })
+			w.pin(func(p *shelf) { p.last["cp1"], p.stuck = Exchange{To: "new", UnderWay: on}, true })
 		}
 		trial(true)
 		before := cp1.starts

@@ -104,7 +104,7 @@ type noting struct {
 	mu         sync.Mutex
 	told       []string
 	onLo       []netip.Prefix
-	cannotDrop error
+	cannotDrop int // so many times
 }
 
 func (n *noting) note(text string) {
@@ -119,12 +119,19 @@ func (n *noting) Stop(context.Context) error {
 }
 func (n *noting) Set(p plan.Network) {
 	n.note(fmt.Sprint("lo ", p.Addresses))
-	n.onLo = p.Addresses
+	if len(p.Addresses) > 0 { // they go by RemoveAddress
+		n.onLo = p.Addresses
+	}
 }
 func (n *noting) Addresses() ([]netip.Prefix, error) { return n.onLo, nil }
 func (n *noting) RemoveAddress(_ context.Context, p netip.Prefix) error {
 	n.note("delete " + p.String())
-	return n.cannotDrop
+	if n.cannotDrop > 0 {
+		n.cannotDrop--
+		return errors.New("no")
+	}
+	n.onLo = nil
+	return nil
 }
 func (n *noting) Start(context.Context, plan.Announcement) error {
 	n.note("start")
@@ -145,15 +152,19 @@ func TestElasticIPs(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		healthy    []bool
-		cannotDrop error
+		cannotDrop int
 		want       []string
+		problem    string
 	}{
-		{"healthy", []bool{true}, nil, add},
-		{"ill from the start", []bool{false}, nil, []string{"lo []", "withhold " + ip + " false"}},
-		{"ill and well again", []bool{true, false, true}, nil,
-			slices.Concat(add, drop, []string{"withhold " + ip + " false"}, add)},
-		{"the address cannot be deleted", []bool{true, false, true}, errors.New("no"),
-			slices.Concat(add, drop, add)},
+		{"healthy", []bool{true}, 0, add, ""},
+		{"ill from the start", []bool{false}, 0, []string{"lo []", "withhold " + ip + " false"}, ""},
+		{"ill and well again", []bool{true, false, true}, 0,
+			slices.Concat(add, drop, []string{"withhold " + ip + " false"}, add), ""},
+		{"the address cannot be deleted at first", []bool{true, false}, 1,
+			slices.Concat(add, drop, drop, []string{"withhold " + ip + " false"}), ""},
+		{"the address cannot be deleted", []bool{true, false}, 9, slices.Concat(add, drop, drop),
+			"the Elastic IPs shall leave this server, whose API server is not healthy, and that is tried on: removing the Elastic IP " + ip + " from lo: no"},
+		{"the address cannot be deleted until it may stay", []bool{true, false, true}, 9, slices.Concat(add, drop, drop, add), ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 1, 0)
@@ -169,12 +180,13 @@ func TestElasticIPs(t *testing.T) {
 			go func() { defer close(done); a.holdElasticIPs(ctx) }()
 			for _, healthy := range tt.healthy {
 				s.health <- healthy
-				time.Sleep(time.Second) // virtual: the withdrawal's head start
+				time.Sleep(4*WithdrawHead + WithdrawHead/2) // virtual: two attempts, each after the withdrawal's head start
 			}
+			problem := a.board.read().Problem
 			stop()
 			<-done
-			if !slices.Equal(n.told, tt.want) {
-				t.Errorf("%s:\n got %q\nwant %q", tt.name, n.told, tt.want)
+			if !slices.Equal(n.told, tt.want) || problem != tt.problem {
+				t.Errorf("%s:\n got %q\nwant %q\nproblem %q, expected %q", tt.name, n.told, tt.want, problem, tt.problem)
 			}
 		})
 	}

@@ -22,6 +22,11 @@ type Program interface {
 	Fetch(ctx context.Context, sha256 string) error
 	// Exchange begins an exchange for it; the agent is started anew by it.
 	Exchange(ctx context.Context, sha256 string) error
+	// Keep removes the fetched programs that are none of these.
+	Keep(sha256 ...string) error
+	// GoOn starts what carries an exchange out, where that does not run, and returns when
+	// the exchange is over or cannot go on.
+	GoOn(ctx context.Context) error
 }
 
 // Exchange is one of agents.
@@ -39,6 +44,7 @@ const (
 	agentSeldom  = 5 * time.Minute
 	agentSettled = 30 * time.Second // there is nothing to exchange
 	agentTrial   = time.Second
+	agentGoOn    = 10 * time.Second // an exchange under way starts by itself within
 )
 
 // agentRoll is what keepAgent remembers between two looks.
@@ -46,6 +52,9 @@ type agentRoll struct {
 	heard   map[string]time.Time // when a server answered last, or was missed first
 	claimed time.Time            // since when this server is next
 	fetched string               // sha256 of what lies here
+
+	underWay time.Time // since when an exchange is
+	hindered string    // why it does not go on
 }
 
 // keepAgent belongs to step 10: it exchanges this server's agent for the pinned one
@@ -90,12 +99,12 @@ func (a *Agent) lookAtAgent(ctx context.Context, server *Server, roll *agentRoll
 	}
 	pinned := a.Program.Pinned()
 	if last.UnderWay {
-		tell(member.AgentStatus{Pinned: last.To, State: member.AgentTrial, Detail: "bootstrap " + short(last.To) + " has to be ready in time, or the former one comes back"})
-		return agentTrial, nil
+		return a.goOn(ctx, last, roll, tell)
 	}
+	roll.underWay, roll.hindered = time.Time{}, ""
 	if pinned == "" || pinned == running {
 		tell(member.AgentStatus{})
-		return agentSettled, nil
+		return agentSettled, a.Program.Keep(running, pinned)
 	}
 	own := member.AgentStatus{SHA256: running, Pinned: pinned}
 	if last.Returned != "" && last.To == pinned {
@@ -121,6 +130,28 @@ func (a *Agent) lookAtAgent(ctx context.Context, server *Server, roll *agentRoll
 	return a.takeTurn(ctx, own, roll, tell)
 }
 
+// goOn waits for an exchange that is under way. All other servers wait for it too, so
+// one whose unit does not run is started again, and what keeps it is told.
+func (a *Agent) goOn(ctx context.Context, last Exchange, roll *agentRoll, tell func(member.AgentStatus)) (time.Duration, error) {
+	trial := member.AgentStatus{Pinned: last.To, State: member.AgentTrial, Detail: roll.hindered}
+	if trial.Detail == "" {
+		trial.Detail = "bootstrap " + short(last.To) + " has to be ready in time, or the former one comes back"
+	}
+	tell(trial)
+	if roll.underWay.IsZero() {
+		roll.underWay = a.Now()
+	}
+	if a.Now().Sub(roll.underWay) < agentGoOn {
+		return agentTrial, nil
+	}
+	if err := a.Program.GoOn(ctx); err != nil {
+		err = fmt.Errorf("the exchange for bootstrap %s does not go on, and all other servers wait for it: %w", short(last.To), err)
+		roll.hindered = err.Error()
+		return agentLook, err
+	}
+	return agentTrial, nil
+}
+
 // takeTurn claims the turn, has the program fetched, and begins, in as many looks: the
 // others are looked at again before it begins.
 func (a *Agent) takeTurn(ctx context.Context, own member.AgentStatus, roll *agentRoll, tell func(member.AgentStatus)) (time.Duration, error) {
@@ -130,6 +161,9 @@ func (a *Agent) takeTurn(ctx context.Context, own member.AgentStatus, roll *agen
 	if roll.fetched != own.Pinned {
 		own.State = member.AgentFetches
 		tell(own)
+		if err := a.Program.Keep(own.SHA256, own.Pinned); err != nil {
+			return agentLook, err
+		}
 		if err := a.Program.Fetch(ctx, own.Pinned); err != nil {
 			return agentLook, fmt.Errorf("fetching bootstrap %s: %w", short(own.Pinned), err)
 		}

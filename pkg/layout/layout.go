@@ -29,6 +29,8 @@ const (
 	Spec      = "/var/lib/muster/spec.json"    // revision of the cluster's spec that this server runs by
 	Artifacts = "/var/lib/muster/artifacts"    // by sha256, and installed.json
 	Upgrade   = "/var/lib/muster/upgrade.json" // the last exchange of agents
+	// Agents are programs of the agent, by sha256 too: what is pinned and what runs.
+	Agents = Artifacts + "/agents"
 	// BakedArtifacts may hold artefacts by sha256 in an image.
 	BakedArtifacts = "/usr/local/share/muster/artifacts"
 

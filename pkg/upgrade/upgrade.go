@@ -168,7 +168,7 @@ func (e Exchange) lay(from, sum string) (err error) {
 		err = out.Chmod(0o755)
 	}
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		return fmt.Errorf("laying the agent: %w", err)
+		return errors.Join(fmt.Errorf("laying the agent: %w", err), os.Remove(e.Part))
 	}
 	if have := hex.EncodeToString(hash.Sum(nil)); have != sum {
 		return errors.Join(fmt.Errorf("%s has sha256 %s, expected %s: the disk changed it", from, have, sum), os.Remove(e.Part))

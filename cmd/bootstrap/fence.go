@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/bootstrap"
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/durable"
 	"github.com/mustermetal/muster/pkg/kubeadm"
 	"github.com/mustermetal/muster/pkg/layout"
@@ -53,6 +55,7 @@ func fenceCommand(ctx context.Context, args []string, stdout, _ io.Writer) error
 		return flags.wrong(fmt.Errorf("unknown check %q: expected check-init, check-kubelet or check-announce", check))
 	}
 	traces, err := readTraces(serverPaths())
+	readCards(readHardware, &traces)
 	if err == nil && check == "check-init" {
 		var c cluster.Cluster
 		if c, err = readCluster(*config); err != nil {
@@ -71,13 +74,13 @@ func fenceCommand(ctx context.Context, args []string, stdout, _ io.Writer) error
 
 // tracePaths are where the traces lie.
 type tracePaths struct {
-	elect, goStands, ca, adminConf, journal string
+	elect, goStands, ca, adminConf, journal, buried string
 }
 
 func serverPaths() tracePaths {
 	return tracePaths{
 		elect: layout.Elect, goStands: layout.GoStands, ca: filepath.Join(layout.KubernetesPKI, "ca.crt"),
-		adminConf: layout.AdminConf, journal: layout.Journal,
+		adminConf: layout.AdminConf, journal: layout.Journal, buried: layout.Buried,
 	}
 }
 
@@ -92,6 +95,9 @@ func readTraces(at tracePaths) (bootstrap.Traces, error) {
 		return t, err
 	}
 	t.State = found.State
+	if t.Buried, err = readBuried(at.buried); err != nil {
+		return t, err
+	}
 	stands, err := readGoStands(at.goStands)
 	if err != nil {
 		return t, err
@@ -111,6 +117,24 @@ func readTraces(at tracePaths) (bootstrap.Traces, error) {
 		return t, readHistory(at.journal, &t)
 	}
 	return t, nil
+}
+
+// readCards adds the network cards. Where they cannot be read the check does without:
+// no formed node stays down for that, and the agent, which asks again until it knows,
+// stops what must not run.
+func readCards(hardware func() (device.Hardware, error), t *bootstrap.Traces) {
+	if h, err := hardware(); err == nil {
+		t.Cards = h.MACs
+	}
+}
+
+// readBuried returns the mark that a disk carries another server's node, "" without.
+func readBuried(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading whether this disk carries another server's node: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
 }
 
 // readHistory adds what the journal remembers of kubeadm here. Who joins, joins a

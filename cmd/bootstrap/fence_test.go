@@ -79,7 +79,7 @@ func newFenceRig(t *testing.T) fenceRig {
 	dir := t.TempDir()
 	r := fenceRig{inst: id("a"), paths: tracePaths{
 		elect: filepath.Join(dir, "elect"), goStands: filepath.Join(dir, "go-stands"), ca: filepath.Join(dir, "ca.crt"),
-		adminConf: filepath.Join(dir, "admin.conf"), journal: filepath.Join(dir, "journal"),
+		adminConf: filepath.Join(dir, "admin.conf"), journal: filepath.Join(dir, "journal"), buried: filepath.Join(dir, "buried"),
 	}}
 	r.cluster.Spec = cluster.Spec{ID: trustSpec, Servers: cluster.Servers{Expect: 1, Quorum: cluster.QuorumSafe}}
 	ca, _ := fenceCA(t, 1)

@@ -173,7 +173,7 @@ type remains struct {
 var (
 	resetEmpties = []string{layout.Kubernetes, layout.KubeletData, layout.EtcdData}
 	resetRemoves = []string{
-		layout.Journal, layout.PKI, layout.Directory, layout.Device, layout.Upgrade, layout.Spec,
+		layout.Journal, layout.Buried, layout.PKI, layout.Directory, layout.Device, layout.Upgrade, layout.Spec,
 		layout.GoStands, layout.DirectoryPlan, layout.AnnouncePlan, layout.InitConfig, layout.JoinConfig, layout.DiscoveryFile,
 	}
 )

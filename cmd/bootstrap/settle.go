@@ -69,11 +69,18 @@ func (s *settler) settle(d device.Device) (bootstrap.Settled, error) {
 		return out, err
 	}
 	s.state = state
+	buried, err := readBuried(s.path(layout.Buried))
+	if err != nil {
+		return out, err
+	}
+	if buried != "" {
+		text = "" // it takes part as nobody
+	}
 	out = bootstrap.Settled{
 		Self:  bootstrap.Self{Inst: state.Inst, HW: state.Hardware.HW, Node: node, Device: d, Eligible: eligible},
 		State: state, Origin: origin, Boot: s.boot,
 		Text:     strings.Join(nonEmpty(found.Text, text), "; "),
-		Evidence: traces,
+		Evidence: traces, Buried: buried,
 	}
 	stands, err := readGoStands(s.path(layout.GoStands))
 	if err != nil {
@@ -119,7 +126,7 @@ func (s *settler) lay(state election.State, origin election.Origin, found durabl
 		}
 	}
 	if origin == election.Fresh {
-		return state, s.bury(found, traces)
+		return state, s.bury(found, state.Hardware, traces)
 	}
 	if !reflect.DeepEqual(state.Hardware, found.State.Hardware) { // a card more: the next boot must know it
 		state.Seq++
@@ -130,10 +137,18 @@ func (s *settler) lay(state election.State, origin election.Origin, found durabl
 
 // bury removes what a former life or another server left: keys, the journal, and
 // last the state, by which the rest is known. Where a cluster left traces beside
-// them the keys stay, for whoever rescues it: such a server founds nothing.
-func (s *settler) bury(found durable.Found, traces string) error {
+// them the keys stay, for whoever rescues it: such a server founds nothing. When the
+// traces are another server's the disk is marked before anything goes: with the
+// journal and the state goes what keeps that node down here.
+func (s *settler) bury(found durable.Found, is election.Hardware, traces string) error {
 	if found.Origin == durable.Fresh {
 		return nil
+	}
+	if found.State != nil && traces != "" {
+		text := bootstrap.BuriedText(found.State.Hardware, is, traces)
+		if err := durable.WriteFile(s.path(layout.Buried), []byte(text+"\n"), 0o600); err != nil {
+			return fmt.Errorf("marking that this disk carries another server's node: %w", err)
+		}
 	}
 	if traces == "" {
 		if err := os.RemoveAll(s.path(layout.PKI)); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/mustermetal/muster/pkg/device"
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/layout"
+	"github.com/mustermetal/muster/pkg/plan"
 )
 
 // disk is the root of a server that boots again and again.
@@ -205,7 +206,7 @@ func TestSettleClone(t *testing.T) {
 		"on a board with the same UUID": {newDisk(t).hardware.UUID, device.Hardware{UUID: newDisk(t).hardware.UUID, MACs: other.MACs}, false,
 			"and other network cards (68:05:ca:b8:f1:f8, here 68:05:ca:b8:f1:aa): a disk cloned to a board with the same UUID, or all cards were replaced; this server takes part as a new instance"},
 		"on boards with a UUID that many share": {"03000200-0400-0500-0006-000700080009", device.Hardware{UUID: "03000200-0400-0500-0006-000700080009", MACs: other.MACs}, false, "a cloned or moved disk"},
-		"of a member of a cluster":              {newDisk(t).hardware.UUID, other, true, "a cloned or moved disk"},
+		"of a member of a cluster":              {newDisk(t).hardware.UUID, other, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			used := newDisk(t)
@@ -221,16 +222,104 @@ func TestSettleClone(t *testing.T) {
 			if s.Origin != election.Fresh || s.Inst == first.Inst || !strings.Contains(s.Text, c.says) {
 				t.Errorf("the clone: %+v", s)
 			}
-			if clone.has(layout.PKI) != c.traces || clone.forgot != 1 || (s.Evidence != "") != c.traces {
-				t.Errorf("keys there: %v, journal emptied %d times, evidence %q", clone.has(layout.PKI), clone.forgot, s.Evidence)
+			if clone.has(layout.PKI) != c.traces || clone.forgot != 1 || (s.Evidence != "") != c.traces || (s.Buried != "") != c.traces {
+				t.Errorf("keys there: %v, journal emptied %d times, evidence %q, buried %q", clone.has(layout.PKI), clone.forgot, s.Evidence, s.Buried)
 			}
-			if _, again := clone.boot(t); again.Origin != election.Kept || again.Inst != s.Inst || again.Text != "" || clone.forgot != 1 {
+			if _, again := clone.boot(t); again.Origin != election.Kept || again.Inst != s.Inst || again.Text != "" || clone.forgot != 1 || again.Buried != s.Buried {
 				t.Errorf("its reboot: %+v", again)
 			}
-			if _, s := used.boot(t); s.Origin != election.Kept || s.Inst != first.Inst || !used.has(layout.PKI) || used.forgot > 0 {
+			if _, s := used.boot(t); s.Origin != election.Kept || s.Inst != first.Inst || !used.has(layout.PKI) || used.forgot > 0 || s.Buried != "" {
 				t.Errorf("the server that was copied: %+v", s)
 			}
 		})
+	}
+}
+
+// start asks what the units ask before kubelet and announcer start on this disk.
+func (d *disk) start(t *testing.T) error {
+	t.Helper()
+	at := func(name string) string { return filepath.Join(d.root, name) }
+	traces, err := readTraces(tracePaths{elect: at(layout.Elect), goStands: at(layout.GoStands), ca: at(layout.KubernetesPKI + "/ca.crt"),
+		adminConf: at(layout.AdminConf), journal: at(layout.Journal), buried: at(layout.Buried)})
+	if err == nil {
+		readCards(func() (device.Hardware, error) { return d.hardware, nil }, &traces)
+		err = bootstrap.CheckStart(traces)
+	}
+	return err
+}
+
+// TestBuriedStaysDown: a disk that carries the node of a formed cluster, in other
+// hardware: its kubelet would be that node a second time. It stays down before the
+// agent knows who this is, when it knows, at each boot after that, and back in the
+// old hardware, until a reset.
+func TestBuriedStaysDown(t *testing.T) {
+	used := newDisk(t)
+	s, _ := used.boot(t)
+	ca, _ := fenceCA(t, 1)
+	hash, err := plan.CAHash(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := s.current()
+	state.Sealed, state.Seq = election.Sealed{CAHash: hash}, state.Seq+1
+	if err := s.Save(state); err != nil {
+		t.Fatal(err)
+	}
+	used.write(t, layout.KubernetesPKI+"/ca.crt", string(ca))
+	used.write(t, layout.KubeletConf, "")
+	if err := used.start(t); err != nil {
+		t.Fatalf("the formed node stays down: %v", err)
+	}
+	clone := used.copy(t, device.Hardware{UUID: "4c4c4544-0051-3210-8057-b2c04f4d3534", MACs: []string{"68:05:ca:b8:f1:aa"}})
+	down := func(when, says string) {
+		t.Helper()
+		if err := clone.start(t); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "bootstrap reset --yes") {
+			t.Errorf("%s: %v, expected %q", when, err, says)
+		}
+	}
+	down("before the agent looked", "a server with the network cards 68:05:ca:b8:f1:f8; here are 68:05:ca:b8:f1:aa")
+	const says = "this disk carries the node of hardware "
+	for range 2 {
+		_, settled := clone.boot(t)
+		if !strings.HasPrefix(settled.Buried, says) || !strings.Contains(settled.Buried, layout.KubeletConf) {
+			t.Errorf("settled: %+v", settled)
+		}
+		down("settled", settled.Buried)
+	}
+	clone.hardware = used.hardware
+	clone.boot(t)
+	down("back in its server", says)
+	r := reset{root: clone.root, units: &resetUnitsFake{root: clone.root}}
+	found, err := r.look(t.Context())
+	if err == nil {
+		err = r.clear(t.Context(), found)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clone.start(t); err != nil {
+		t.Errorf("after a reset: %v", err)
+	}
+	if _, settled := clone.boot(t); settled.Buried != "" || settled.Origin != election.Fresh {
+		t.Errorf("after a reset: %+v", settled)
+	}
+}
+
+// TestBuriedFirst: the mark that keeps a disk down is on it before anything that
+// tells of the former life is gone.
+func TestBuriedFirst(t *testing.T) {
+	used := newDisk(t)
+	used.boot(t)
+	used.write(t, layout.KubeletConf, "")
+	clone := used.copy(t, device.Hardware{UUID: "4c4c4544-0051-3210-8057-b2c04f4d3534", MACs: []string{"68:05:ca:b8:f1:aa"}})
+	if err := os.MkdirAll(filepath.Join(clone.root, layout.Buried, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := clone.settle(); err == nil || !strings.Contains(err.Error(), "marking that this disk carries another server's node") {
+		t.Errorf("got %v", err)
+	}
+	if clone.forgot > 0 || !clone.has(layout.Elect+"/state.b") {
+		t.Errorf("journal emptied %d times, state there: %v", clone.forgot, clone.has(layout.Elect+"/state.b"))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/mustermetal/muster/pkg/election"
 )
@@ -20,6 +21,11 @@ type Traces struct {
 	Stands      bool
 	AdminConf   bool // /etc/kubernetes/admin.conf exists
 	InitStarted bool // the journal says that this server began kubeadm init
+	// Buried is the mark that this disk carries another server's node, a sentence; ""
+	// when there is none.
+	Buried string
+	// Cards are the network cards here, where that is known.
+	Cards []string
 	// WasSealed says that the journal knows this server's cluster as sealed.
 	WasSealed bool
 	// OtherCA says that the endpoint answers TLS with a certificate of another CA.
@@ -31,6 +37,9 @@ type Traces struct {
 // why it may not run here. It runs in kubeadm-init.service, so that a person who
 // starts that unit by hand on the wrong server is stopped too.
 func CheckInit(t Traces) error {
+	if err := t.elsewhere(); err != nil {
+		return err
+	}
 	switch s := t.State; {
 	case s == nil:
 		return errors.New("this server has no state of the election, so it was not chosen to run kubeadm init: " +
@@ -65,6 +74,31 @@ func CheckInit(t Traces) error {
 	return nil
 }
 
+// elsewhere says that the node on this disk is another server's: as the agent marked
+// it, or, before the agent knows who this server is, by its network cards.
+func (t Traces) elsewhere() error {
+	if t.Buried != "" {
+		return errors.New(t.Buried)
+	}
+	if t.State == nil || t.CAHash == "" {
+		return nil
+	}
+	was := t.State.Hardware
+	if is := (election.Hardware{HW: was.HW, MACs: t.Cards}); !was.Same(is) {
+		return fmt.Errorf("this disk carries the node of a server with the network cards %s; here are %s: it was cloned or moved, or all cards were replaced; "+
+			"kubelet, kubeadm and announcer stay down; run bootstrap reset --yes and reboot, and this server comes as a new one", strings.Join(was.MACs, " "), strings.Join(t.Cards, " "))
+	}
+	return nil
+}
+
+// BuriedText says why the node on a disk that came from other hardware stays down;
+// traces are what was found of it.
+func BuriedText(was, is election.Hardware, traces string) string {
+	return fmt.Sprintf("this disk carries the node of hardware %s (network cards %s), and this is hardware %s (%s): it was cloned or moved, or all cards were replaced, or spec.identity.source was changed; "+
+		"kubelet, kubeadm and announcer stay down at every boot (%s are its traces); run bootstrap reset --yes and reboot, and this server comes as a new one",
+		was.HW, strings.Join(was.MACs, " "), is.HW, strings.Join(is.MACs, " "), traces)
+}
+
 func superseded(s election.State) error {
 	text := "this server held GO and was superseded by an operator's order"
 	if leader, epoch, ok := s.Leader(); ok {
@@ -91,10 +125,14 @@ func notChosen(s election.State) error {
 // CheckStart says whether kubelet and the announcer may start. In question are a
 // server that holds a GO which is not sealed, since it may have been superseded
 // while it was off and must not rise on its own, one that lost its memory of such a
-// GO, and one whose node was made for a decree that was superseded. The cluster file has
+// GO, one whose node was made for a decree that was superseded, and one whose disk
+// carries another server's node. The cluster file has
 // no say: one that a later release finds fault with must not keep a formed node
 // down, and another one must not let a superseded node up.
 func CheckStart(t Traces) error {
+	if err := t.elsewhere(); err != nil {
+		return err
+	}
 	s := t.State
 	if s == nil {
 		s = &election.State{} // lost, or never formed by this election

@@ -137,7 +137,24 @@ func TestCheckStart(t *testing.T) {
 	const lost = "kubeadm init was begun on this server, but the fence's state of that life is damaged or gone, and nothing on this disk says that the cluster was sealed: " +
 		"it may have been superseded, so it stays down until enough other servers say that it is sealed; bootstrap status shows them, and bootstrap reset --yes with a reboot lets this server join"
 	superseded := func(t *Traces) { t.State = state(leads(me), goValue, leads(cp2), goValue) }
+	const mark = "this disk carries the node of hardware 1"
+	const moved = "this disk carries the node of a server with the network cards 02:00:00:00:00:0a; here are 02:00:00:00:00:0b: it was cloned or moved, or all cards were replaced; " +
+		"kubelet, kubeadm and announcer stay down; run bootstrap reset --yes and reboot, and this server comes as a new one"
+	cards := func(was, is string) func(*Traces) {
+		return func(t *Traces) {
+			seal(t)
+			t.State.Hardware.MACs, t.Cards = strings.Fields(was), strings.Fields(is)
+		}
+	}
+	const a, b, c = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
+	runChecks(t, CheckInit, []check{{"buried", chosen(func(t *Traces) { t.Buried = mark }), mark}, {"moved", chosen(cards(a, b)), moved}})
 	runChecks(t, CheckStart, []check{
+		{"buried", chosen(func(t *Traces) { t.Buried = mark }), mark},
+		{"buried, and nothing left of the state", chosen(func(t *Traces) { t.State, t.Buried = nil, mark }), mark},
+		{"in other hardware", chosen(cards(a, b)), moved},
+		{"in other hardware, without a node", chosen(func(t *Traces) { cards(a, b)(t); t.CAHash = "" }), ""},
+		{"one card of two replaced", chosen(cards(a+" "+b, b+" "+c)), ""},
+		{"no card seen yet", chosen(cards(a, "")), ""},
 		{"superseded", chosen(superseded), void},
 		{"superseded, the others are sealed", chosen(func(t *Traces) { superseded(t); t.State.Sealed = election.Sealed{Epoch: 1, CAHash: checkCA2} }), void},
 		{"superseded, reset since", chosen(func(t *Traces) { superseded(t); t.CAHash = "" }), ""},

@@ -59,8 +59,10 @@ type Settled struct {
 	Text   string // for a person, when there is something to say
 	// Evidence names traces of a cluster on the disk.
 	Evidence string
-	Boot     string // the kernel's boot id
-	Stands   bool   // GO was confirmed in this boot already
+	// Buried says why nothing on this disk may start, until a reset; a sentence.
+	Buried string
+	Boot   string // the kernel's boot id
+	Stands bool   // GO was confirmed in this boot already
 }
 
 // Self is who this server is to its peers.
@@ -172,6 +174,9 @@ func (a *Agent) form(ctx context.Context, work *errgroup.Group, server *Server) 
 	settled, err := a.settleSelf(ctx)
 	if err != nil {
 		return err
+	}
+	if settled.Buried != "" {
+		return a.lie(ctx, settled.Buried)
 	}
 	if a.Journal.Done(StepLeft) {
 		return a.rest(ctx)

@@ -42,6 +42,15 @@ func (a *Agent) settleSelf(ctx context.Context) (s Settled, err error) {
 	return s, err
 }
 
+// lie is all that a server does whose disk carries another's node: it stops what runs
+// of it, takes part in nothing, and answers on its socket.
+func (a *Agent) lie(ctx context.Context, why string) error {
+	if err := a.standDown(ctx); err != nil {
+		return err
+	}
+	return Permanent(errors.New(why))
+}
+
 func (a *Agent) settle() (Settled, error) {
 	s, err := a.Settle(a.device)
 	if err != nil {

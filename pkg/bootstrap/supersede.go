@@ -17,10 +17,10 @@ func (a *Agent) voidNode(s election.State) bool {
 	return slices.Contains(s.VoidCAs(), a.Kubernetes.NodeCA())
 }
 
-// standDown stops what belongs to a void cluster, before this server hears of
-// anybody: it must not rise, alone or among others.
+// standDown stops what belongs to a void cluster or is another server's, before this
+// server hears of anybody: it must not rise, alone or among others.
 func (a *Agent) standDown(ctx context.Context) error {
-	return a.until(ctx, "the units of a cluster that was superseded to stop", func(ctx context.Context) error {
+	return a.until(ctx, "the units of a node that must not run here to stop", func(ctx context.Context) error {
 		return errors.Join(a.Speaker.Stop(ctx), a.Directory.Stop(ctx), a.Kubernetes.StandDown(ctx))
 	})
 }

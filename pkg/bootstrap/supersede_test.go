@@ -203,3 +203,34 @@ func TestActsBeforeTheFence(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestBuriedTakesNoPart: a server whose disk carries another's node stops what runs of
+// it and is nobody to the others, at every boot, until a reset.
+func TestBuriedTakesNoPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 1)
+		defer w.shutdown()
+		const why = "this disk carries the node of hardware 1"
+		clone := w.named("w1")
+		clone.buried = why
+		for _, s := range w.servers {
+			w.boot(s.name)
+		}
+		w.formed(10*time.Minute, "cp1", "cp2", "cp3")
+		for range 2 {
+			st := clone.agent().board.read()
+			if st.Phase != member.Stopped || st.Problem != why || !clone.down.Load() || !clone.directoryDown.Load() || clone.server != nil {
+				t.Errorf("the clone is in phase %s, stopped its units: %v, says %q", st.Phase, clone.down.Load(), st.Problem)
+			}
+			w.powerOff("w1")
+			clone.down.Store(false)
+			w.boot("w1")
+			pass(time.Minute)
+		}
+		w.powerOff("w1")
+		clone.buried = ""
+		clone.down.Store(false)
+		w.boot("w1")
+		w.formed(10 * time.Minute)
+	})
+}

@@ -72,6 +72,7 @@ type testServer struct {
 	ownCAs      int    // times that it made or read CAs to lead with
 	origin      string // what is said of this instance's beginning
 	traces      string // of a cluster on its disk
+	buried      string // why nothing on its disk may start
 
 	directoryDown atomic.Bool // as down, of the directory
 	outside       outside
@@ -207,7 +208,7 @@ func (w *world) start(s *testServer, spec cluster.Cluster) {
 			node, err := plan.NodeFor(w.cluster, d, netip.Addr{})
 			eligible, _ := plan.Eligible(w.cluster.Spec.Servers.Eligible, d)
 			return Settled{Self: Self{Inst: s.inst, HW: s.state.Hardware.HW, Node: node, Eligible: eligible},
-				State: s.state, Origin: election.Kept, Boot: "boot", Text: s.origin, Evidence: s.traces}, err
+				State: s.state, Origin: election.Kept, Boot: "boot", Text: s.origin, Evidence: s.traces, Buried: s.buried}, err
 		},
 		Connect: func(_ context.Context, _ Self, server *Server) (Fabric, error) {
 			if s.connectFails > 0 {

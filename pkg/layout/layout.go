@@ -22,6 +22,7 @@ const (
 	State     = "/var/lib/muster"                        // 0700
 	Elect     = "/var/lib/muster/elect"                  // state.a, state.b
 	Journal   = "/var/lib/muster/journal"                // steps done, appended and fsynced
+	Buried    = "/var/lib/muster/buried"                 // why the node on this disk must not start, until a reset
 	PKI       = "/var/lib/muster/pki"                    // pre-made CAs, agent CA, agent leaf
 	Directory = "/var/lib/muster/directory"              // e<epoch>-g<generation>/
 	Revoked   = "/var/lib/muster/directory/revoked.json" // instances whose certificates are refused

@@ -5,12 +5,31 @@
 // Floor 0.
 package units
 
-import "embed"
+import (
+	"embed"
+	"io/fs"
+)
 
-// FS holds every unit file at its root, by its unit name.
-//
 //go:embed *.service
-var FS embed.FS
+var files embed.FS
+
+// For returns every unit, by its name. They are written for programs below /usr/local;
+// move makes the text of a unit that of another prefix (layout.Prefix.Move).
+func For(move func(text string) string) map[string][]byte {
+	names, err := fs.Glob(files, "*.service")
+	if err != nil {
+		panic(err) // only a malformed pattern
+	}
+	out := map[string][]byte{}
+	for _, name := range names {
+		text, err := files.ReadFile(name)
+		if err != nil {
+			panic(err) // it is in this program
+		}
+		out[name] = []byte(move(string(text)))
+	}
+	return out
+}
 
 // Pods is the drop-in for the scopes of containers, which orders their end after that
 // of the speaker (layout.PodScopes).

@@ -2,7 +2,6 @@ package units_test
 
 import (
 	"bytes"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,19 +16,38 @@ import (
 
 func all(t *testing.T) map[string]string {
 	t.Helper()
-	names, err := fs.Glob(units.FS, "*.service")
-	if err != nil {
-		t.Fatal(err)
-	}
+	return below(layout.Local)
+}
+
+func below(p layout.Prefix) map[string]string {
 	m := map[string]string{}
-	for _, n := range names {
-		data, err := fs.ReadFile(units.FS, n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m[n] = string(data)
+	for name, text := range units.For(p.Move) {
+		m[name] = string(text)
 	}
 	return m
+}
+
+// Where /usr cannot be written nothing of ours lies there, nor is looked for.
+func TestOtherPrefix(t *testing.T) {
+	for name, text := range below(layout.Opt) {
+		for line := range strings.Lines(text) {
+			if !strings.HasPrefix(line, "#") && strings.Contains(line, "/usr/local") {
+				t.Errorf("%s for %s: %s", name, layout.Opt, line)
+			}
+		}
+	}
+	for unit, wants := range map[string][]string{
+		layout.UnitAgent:      {"ExecStart=/opt/bin/bootstrap agent\n", "ReadWritePaths=/opt/bin -/opt/sbin -/opt/cni/bin "},
+		layout.UnitFetch:      {"ExecStartPre=/bin/mkdir -p /opt/cni/bin /opt/bin /opt/sbin\n", "ExecStart=/opt/libexec/muster-fetch\n"},
+		layout.UnitUpgrade:    {"ExecStart=/opt/bin/bootstrap.former upgrade\n", "ReadWritePaths=/opt/bin /etc/muster "},
+		layout.UnitContainerd: {"ExecStart=/opt/bin/containerd\n", "PATH=/opt/sbin:/opt/bin:/usr/sbin:/usr/bin:"},
+	} {
+		for _, want := range wants {
+			if !strings.Contains(below(layout.Opt)[unit], want) {
+				t.Errorf("%s lacks %q", unit, want)
+			}
+		}
+	}
 }
 
 func TestEveryUnitOfTheLayoutIsHere(t *testing.T) {
@@ -71,30 +89,37 @@ func TestEveryOrderingHasAReason(t *testing.T) {
 }
 
 func TestPathsAgreeWithLayout(t *testing.T) {
+	for _, p := range layout.Prefixes {
+		pathsAgree(t, p)
+	}
+}
+
+func pathsAgree(t *testing.T, p layout.Prefix) {
+	t.Helper()
 	for _, row := range []struct{ unit, want string }{
-		{layout.UnitFetch, "ExecStart=" + layout.Fetch},
-		{layout.UnitAgent, "ExecStart=" + layout.Agent + " agent"},
+		{layout.UnitFetch, "ExecStart=" + p.Fetch()},
+		{layout.UnitAgent, "ExecStart=" + p.Agent() + " agent"},
 		{layout.UnitAgent, "RequiresMountsFor=" + layout.State + " " + layout.EtcdData},
-		{layout.UnitDirectory, "ExecStart=" + layout.Agent + " directory"},
-		{layout.UnitAnnounce, "ExecStart=" + layout.Agent + " announce --config " + layout.AnnouncePlan},
-		{layout.UnitRoutes, "ExecStart=" + layout.Agent + " net routes"},
-		{layout.UnitUpgrade, "ExecStart=" + layout.FormerAgent + " upgrade"},
+		{layout.UnitDirectory, "ExecStart=" + p.Agent() + " directory"},
+		{layout.UnitAnnounce, "ExecStart=" + p.Agent() + " announce --config " + layout.AnnouncePlan},
+		{layout.UnitRoutes, "ExecStart=" + p.Agent() + " net routes"},
+		{layout.UnitUpgrade, "ExecStart=" + p.FormerAgent() + " upgrade"},
 		{layout.UnitUpgrade, "ConditionPathExists=" + layout.Upgrade},
 		{layout.UnitRoutes, "ConditionPathExists=" + layout.Device},
-		{layout.UnitDrive, "ExecStart=" + layout.Agent + " drive"},
+		{layout.UnitDrive, "ExecStart=" + p.Agent() + " drive"},
 		{layout.UnitDrive, "RuntimeDirectory=" + strings.TrimPrefix(layout.Drive, "/run/")},
-		{layout.UnitAnnounce, "ExecCondition=" + layout.Agent + " fence check-announce"},
-		{layout.UnitKubeadmInit, "ExecStartPre=" + layout.Agent + " fence check-init"},
+		{layout.UnitAnnounce, "ExecCondition=" + p.Agent() + " fence check-announce"},
+		{layout.UnitKubeadmInit, "ExecStartPre=" + p.Agent() + " fence check-init"},
 		{layout.UnitKubelet, "ExecStartPre=-/bin/sync --file-system " + layout.Kubernetes + " " + layout.KubeletData},
 		{layout.UnitKubeadmInit, "--config " + layout.InitConfig + " --skip-token-print --skip-certificate-key-print"},
 		{layout.UnitKubeadmJoin, "--config " + layout.JoinConfig},
 		{layout.UnitKubeadmReset, "AssertPathExists=" + layout.ResetConfig},
 		{layout.UnitKubeadmReset, "--config " + layout.ResetConfig},
-		{layout.UnitKubelet, "ExecCondition=" + layout.Agent + " fence check-kubelet"},
-		{layout.UnitKubelet, "ExecStart=" + layout.BinDir + "/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS"},
-		{layout.UnitContainerd, "ExecStart=" + layout.BinDir + "/containerd"},
+		{layout.UnitKubelet, "ExecCondition=" + p.Agent() + " fence check-kubelet"},
+		{layout.UnitKubelet, "ExecStart=" + p.Bin() + "/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS"},
+		{layout.UnitContainerd, "ExecStart=" + p.Bin() + "/containerd"},
 	} {
-		if !strings.Contains(all(t)[row.unit], row.want) {
+		if !strings.Contains(below(p)[row.unit], row.want) {
 			t.Errorf("%s lacks %q", row.unit, row.want)
 		}
 	}
@@ -136,7 +161,7 @@ func root(t *testing.T) string {
 	must(os.Symlink("usr/lib", filepath.Join(dir, "lib")))
 	must(os.Symlink("usr/bin", filepath.Join(dir, "bin")))
 	must(os.CopyFS(filepath.Join(dir, "usr/lib/systemd/system"), os.DirFS("/usr/lib/systemd/system")))
-	for _, p := range []string{layout.Fetch, layout.Agent, layout.FormerAgent, layout.BinDir + "/kubeadm", layout.BinDir + "/kubelet", layout.BinDir + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir", "/bin/sh"} {
+	for _, p := range []string{layout.Local.Fetch(), layout.Local.Agent(), layout.Local.FormerAgent(), layout.Local.Bin() + "/kubeadm", layout.Local.Bin() + "/kubelet", layout.Local.Bin() + "/containerd", "/usr/bin/systemctl", "/usr/bin/rm", "/bin/mkdir", "/bin/sh"} {
 		must(os.MkdirAll(filepath.Join(dir, filepath.Dir(p)), 0o755))
 		must(os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\n"), 0o755))
 	}
@@ -245,12 +270,9 @@ func TestOrderOfTheNetwork(t *testing.T) {
 // kubeadm reset refuses every flag but --config beside it, --force too, which the
 // configuration says (seen with kubeadm 1.36.3).
 func TestResetGivesOnlyItsConfiguration(t *testing.T) {
-	text, err := units.FS.ReadFile("kubeadm-reset.service")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := all(t)["kubeadm-reset.service"]
 	const want = "\nExecStart=/usr/local/bin/kubeadm reset --config /run/muster/kubeadm-reset.yaml\n"
-	if !strings.Contains(string(text), want) {
+	if !strings.Contains(text, want) {
 		t.Errorf("kubeadm-reset.service lacks %q:\n%s", want, text)
 	}
 }
@@ -258,11 +280,7 @@ func TestResetGivesOnlyItsConfiguration(t *testing.T) {
 // TestKubeletStartsWithoutItsOwnCertificate runs what kubelet.service runs first: a
 // power loss leaves a pair of which one or both are empty.
 func TestKubeletStartsWithoutItsOwnCertificate(t *testing.T) {
-	data, err := fs.ReadFile(units.FS, layout.UnitKubelet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, script, found := strings.Cut(string(data), "ExecStartPre=/bin/sh -c '")
+	_, script, found := strings.Cut(all(t)[layout.UnitKubelet], "ExecStartPre=/bin/sh -c '")
 	script, _, closed := strings.Cut(script, "'\n")
 	if !found || !closed || !strings.Contains(script, layout.KubeletPKI) {
 		t.Fatalf("the script is %q, expected one in %s", script, layout.KubeletPKI)

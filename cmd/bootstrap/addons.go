@@ -25,7 +25,7 @@ func (a addOns) Run(ctx context.Context, self bootstrap.Self, first bool, report
 	k := addons.Keeper{
 		List: a.list, Revision: a.revision, Fetch: addons.Fetch, Inst: self.Inst, First: first, Now: time.Now, Store: addonState{a.kubernetes},
 		Cluster: addons.Kubectl{
-			Program: filepath.Join(layout.BinDir, "kubectl"), Kubeconfig: layout.AdminConf, CacheDir: layout.KubectlCache,
+			Program: filepath.Join(ownPrefix().Bin(), "kubectl"), Kubeconfig: layout.AdminConf, CacheDir: layout.KubectlCache,
 			Server: "https://" + netip.AddrPortFrom(self.Node.Private, plan.APIServerPort).String(),
 		},
 	}

@@ -41,7 +41,7 @@ func newArtefacts(c cluster.Cluster, log *slog.Logger) *artefacts {
 	a := &artefacts{joining: c.Spec.Join.CA != "", linked: make(chan struct{})}
 	mirrors := toMirrors()
 	in := func(dir string) *artifact.Store {
-		return &artifact.Store{Dir: dir, Baked: layout.BakedArtifacts, Arch: runtime.GOARCH, Peers: a.peers, Free: host.Free, Now: time.Now, Log: log, HTTP: mirrors}
+		return &artifact.Store{Dir: dir, Baked: ownPrefix().BakedArtifacts(), Arch: runtime.GOARCH, Peers: a.peers, Free: host.Free, Now: time.Now, Log: log, HTTP: mirrors}
 	}
 	a.Store, a.agents = in(layout.Artifacts), in(layout.Agents)
 	return a

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/mustermetal/muster/pkg/bake"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/units"
 )
 
@@ -17,7 +19,7 @@ It enables nothing and writes nothing secret: that comes with user-data. With
 --user-data it is baked in: the image then is one cluster's, and holds its secret.
 
 Usage: bootstrap bake --root DIR [--artifacts DIR] [--lock FILE [--from DIR]] [--user-data DIR]
-       [--agent FILE] [--clean] [--force]
+       [--agent FILE] [--prefix DIR] [--clean] [--force]
 
 Examples:
   bootstrap bake --root /mnt/image --artifacts ./artifacts
@@ -31,10 +33,14 @@ containerd-shim-runc-v2, optionally crictl and runc, and the CNI plugins in cni/
 These are programs that a server runs as they are.
 
 With --lock what the lock file pins is laid in as it was published, each verified, in
-/usr/local/share/muster/artifacts. Servers with user-data of that lock file install
+PREFIX/share/muster/artifacts. Servers with user-data of that lock file install
 from there and ask no mirror. What is there already is not fetched again; what is
 pinned no more is removed. --from reads a directory laid out as userdata lock --from
 has it.
+
+Programs go below the prefix /usr/local, or with --prefix below /opt: into an image whose
+/usr shall be read-only, as Flatcar's. Its user-data must have the same prefix: userdata
+render has --prefix too, and makes ignition for /opt by default.
 
 Exit codes: 0 done or nothing to do, 1 failed, 64 usage, 65 identity is left and
 nothing was written, or the lock file is wrong or pins another agent.
@@ -44,7 +50,8 @@ nothing was written, or the lock file is wrong or pins another agent.
 // that nothing changed.
 func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("bake", bakeHelp, stdout)
-	o := bake.Options{Units: units.FS}
+	var o bake.Options
+	prefix := flags.String("prefix", string(layout.Local), "the `directory` below which servers have their programs: /usr/local or /opt")
 	flags.StringVar(&o.Root, "root", "", "`directory` that holds the root file system of the image")
 	flags.StringVar(&o.Artifacts, "artifacts", "", "`directory` with kubeadm, kubelet, kubectl, containerd, ... and cni/")
 	lock := flags.String("lock", "", "the lock `file` whose artefacts are laid in, for servers to install from")
@@ -59,6 +66,10 @@ func bakeCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if o.Root == "" {
 		return flags.wrong(errors.New("--root DIR is missing: the directory where the image's root file system is mounted"))
 	}
+	if o.Prefix = layout.Prefix(*prefix); !slices.Contains(layout.Prefixes, o.Prefix) {
+		return flags.wrong(fmt.Errorf("--prefix %q: expected one of %v", *prefix, layout.Prefixes))
+	}
+	o.Units = units.For(o.Prefix.Move)
 	if o.Agent == "" {
 		own, err := os.Executable()
 		if err != nil {

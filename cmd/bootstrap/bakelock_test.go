@@ -83,7 +83,7 @@ func TestBakedArtefacts(t *testing.T) {
 	}
 	out, _ := bake(0, "--lock", writeLock(t, lock), "--from", mirror)
 	for _, pin := range lock.Artifacts {
-		if line := "laid " + layout.BakedArtifacts + "/" + pin.For(runtime.GOARCH).SHA256 + "\n"; !strings.Contains(out, line) {
+		if line := "laid " + layout.Local.BakedArtifacts() + "/" + pin.For(runtime.GOARCH).SHA256 + "\n"; !strings.Contains(out, line) {
 			t.Errorf("%q is not said in %s", line, out)
 		}
 	}
@@ -93,7 +93,7 @@ func TestBakedArtefacts(t *testing.T) {
 
 	network := &offline{}
 	store := artifact.Store{
-		Dir: filepath.Join(t.TempDir(), "artifacts"), Baked: filepath.Join(root, layout.BakedArtifacts), Arch: runtime.GOARCH,
+		Dir: filepath.Join(t.TempDir(), "artifacts"), Baked: filepath.Join(root, layout.Local.BakedArtifacts()), Arch: runtime.GOARCH,
 		HTTP: &http.Client{Transport: network}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Free: func(string) (uint64, error) { return 1 << 40, nil },
 	}
 	if err := store.Fetch(t.Context(), lock.Artifacts, func(member.Fetching) {}); err != nil {
@@ -116,15 +116,15 @@ func TestBakedArtefacts(t *testing.T) {
 	}
 
 	// A new lock file: what it no longer pins goes, what others laid there stays.
-	if err := os.WriteFile(filepath.Join(root, layout.BakedArtifacts, "README"), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, layout.Local.BakedArtifacts(), "README"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	gone := lock.Artifacts[0]
 	lock.Artifacts = lock.Artifacts[1:]
-	if out, _ = bake(0, "--lock", writeLock(t, lock), "--from", mirror); out != "removed "+layout.BakedArtifacts+"/"+gone.For(runtime.GOARCH).SHA256+"\n" {
+	if out, _ = bake(0, "--lock", writeLock(t, lock), "--from", mirror); out != "removed "+layout.Local.BakedArtifacts()+"/"+gone.For(runtime.GOARCH).SHA256+"\n" {
 		t.Errorf("%s is pinned no more: %s", gone.Name, out)
 	}
-	entries, err := os.ReadDir(filepath.Join(root, layout.BakedArtifacts))
+	entries, err := os.ReadDir(filepath.Join(root, layout.Local.BakedArtifacts()))
 	if err != nil || len(entries) != len(lock.Artifacts)+1 {
 		t.Errorf("%v, %v", entries, err)
 	}
@@ -151,7 +151,7 @@ func TestBakedArtefactsFromMirrors(t *testing.T) {
 		if code := run(t.Context(), []string{"bake", "--root", root, "--lock", writeLock(t, lock)}, &out, &talk); code != step.code || !strings.Contains(talk.String(), step.want) {
 			t.Errorf("%q: exit code %d, %s", step.body, code, &talk)
 		}
-		entries, err := os.ReadDir(filepath.Join(root, layout.BakedArtifacts))
+		entries, err := os.ReadDir(filepath.Join(root, layout.Local.BakedArtifacts()))
 		if err != nil || (len(entries) == 1) != (step.code == 0) {
 			t.Errorf("%q: %v, %v", step.body, entries, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 
 	"github.com/mustermetal/muster/pkg/drive"
 	"github.com/mustermetal/muster/pkg/layout"
@@ -49,14 +48,11 @@ func driveCommand(_ context.Context, args []string, stdout, _ io.Writer) error {
 // readDrive starts the unit that may open disks. On a server that was not baked the
 // agent lays it first: metadata come before the other units.
 func readDrive(ctx context.Context, manager *systemd.Manager) error {
-	text, err := fs.ReadFile(units.FS, layout.UnitDrive)
-	if err != nil {
-		return err
-	}
+	text := units.For(ownPrefix().Move)[layout.UnitDrive]
 	if _, err := manager.Install(ctx, map[string][]byte{layout.UnitDrive: text}); err != nil {
 		return err
 	}
-	err = manager.Start(ctx, layout.UnitDrive)
+	err := manager.Start(ctx, layout.UnitDrive)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w: is the disk slow or broken?", err)
 	}

@@ -30,7 +30,7 @@ type preparation struct {
 
 func newHost(c cluster.Cluster, units *systemd.Manager, store *artifact.Store, log *slog.Logger) preparation {
 	return preparation{Host: &host.Host{
-		Cluster: c, Arch: runtime.GOARCH, Units: units, Artifacts: store, Write: durable.WriteFile, Run: host.Run, Free: host.Free, Log: log, Root: "/",
+		Cluster: c, Arch: runtime.GOARCH, Prefix: ownPrefix(), Units: units, Artifacts: store, Write: durable.WriteFile, Run: host.Run, Free: host.Free, Log: log, Root: "/",
 	}, units: units, log: log, root: "/"}
 }
 

@@ -50,8 +50,9 @@ func upgradeCommand(ctx context.Context, args []string, stdout, stderr io.Writer
 		return err
 	}
 	defer units.Close()
+	prefix := ownPrefix()
 	e := upgrade.Exchange{
-		Path: layout.Upgrade, Program: layout.Agent, Former: layout.FormerAgent, Part: layout.AgentPart, Env: layout.FetchEnv,
+		Path: layout.Upgrade, Program: prefix.Agent(), Former: prefix.FormerAgent(), Part: prefix.AgentPart(), Env: layout.FetchEnv,
 		Candidates: layout.Agents, Write: durable.WriteFile, Units: upgradeUnits{units}, Now: time.Now, Log: newLog(stderr, false),
 		Agent: func(ctx context.Context) (string, bool, error) { return askAgent(ctx, *socket) },
 		Try: func(ctx context.Context, program string) error {
@@ -206,7 +207,7 @@ func (p program) Exchange(ctx context.Context, sum string) error {
 	if err != nil {
 		return fmt.Errorf("what muster-fetch accepts at a boot: %w", err)
 	}
-	if err := durable.WriteFile(layout.FormerAgent, data, 0o755); err != nil {
+	if err := durable.WriteFile(ownPrefix().FormerAgent(), data, 0o755); err != nil {
 		return err
 	}
 	order := upgrade.Order{From: own, To: sum, Stage: upgrade.Lay, Since: time.Now(), FormerEnv: string(env), Env: source.FetchEnv()}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/userdata"
 )
@@ -69,6 +70,12 @@ func flagValues(f *flag.Flag) []string {
 			names = append(names, p.Name)
 		}
 		return names
+	case "prefix":
+		var prefixes []string
+		for _, p := range layout.Prefixes {
+			prefixes = append(prefixes, string(p))
+		}
+		return prefixes
 	case "role":
 		return []string{string(member.ControlPlane), string(member.Worker)}
 	}

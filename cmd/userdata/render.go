@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/userdata"
 )
@@ -25,8 +27,12 @@ Formats; each leaves the same server behind:
   cloud-config  for cloud-init
   script        POSIX sh, where cloud-init lacks modules or something else runs scripts
   mime          the cloud-config compressed, for small limits; also cloud-init
-  ignition      Ignition 3.4, for systems without cloud-init such as Fedora CoreOS
+  ignition      Ignition 3.4, for Flatcar, Fedora CoreOS and other systems without cloud-init
   dir           the files themselves, for an image: bootstrap bake --user-data DIR
+
+Servers have their programs below a prefix, /usr/local or, with ignition, /opt, because
+nobody can write below Flatcar's /usr. --prefix says otherwise; of an image into which
+bootstrap bake laid programs it must be that of the bake.
 
 User-data may also be made for one role (--role), for one server (--server), or for
 each server of a list (--per-server), which goes to files in --output-dir or, as one
@@ -44,10 +50,15 @@ boot without it.
 Examples:
   userdata render > user-data
   userdata render --format ignition --limit nocloud > config.ign
+  userdata render --format ignition --prefix /usr/local > config.ign      # for Fedora CoreOS alone
   userdata render --per-server servers.txt --output-dir out
   userdata render --per-server servers.txt | jq -r 'select(.server == "cp1").userData'
   userdata render --join --ca sha256:HEX > join-user-data   # bootstrap status -o json shows caHash
   userdata render -f - --secret /run/secrets/k8s-bgp < cluster.yaml > user-data
+
+Exit codes: 0 done, 1 a file cannot be read or written, or the secret store failed, 64 wrong
+command line, 65 the cluster file, the lock file or the secret is wrong, or the user-data
+is too large.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		var r renderFlags
@@ -56,6 +67,7 @@ Examples:
 		set.StringVar(&r.token, "api-token", "", "the `file` with the token of discovery by packetAPI (default: NAME.api-token beside the cluster file)")
 		set.StringVar(&r.identity, "identity", "", "the `file` with the age identity that opens a secret named *.age")
 		set.StringVar(&r.format, "format", string(userdata.CloudConfig), "the `format`: cloud-config, script, mime, ignition or dir")
+		set.StringVar(&r.prefix, "prefix", "", "the `directory` below which servers have their programs: /usr/local or /opt (default: /opt with ignition, else /usr/local)")
 		limit := limitFlag(set)
 		set.BoolVar(&r.join, "join", false, "for servers that join a formed cluster; needs --ca")
 		set.StringVar(&r.ca, "ca", "", "the `hash` of the cluster's CA, sha256: and 64 hex digits; with --join")
@@ -80,7 +92,7 @@ Examples:
 type renderFlags struct {
 	file, lock string
 	secretFiles
-	format, limit           string
+	format, prefix, limit   string
 	join                    bool
 	ca                      string
 	role, server, list, dir string
@@ -95,9 +107,12 @@ func (r *renderFlags) check() error {
 	wrong := func(format string, args ...any) error { return exitError{exitUsage, fmt.Errorf(format, args...)} }
 	formats := append(slices.Clone(userdata.Formats), userdata.Tree)
 	r.options.Format = userdata.Format(r.format)
+	r.options.Prefix = cmp.Or(layout.Prefix(r.prefix), r.options.Format.Prefix())
 	switch tree := r.options.Format == userdata.Tree; {
 	case !slices.Contains(formats, r.options.Format):
 		return wrong("--format %q: expected one of %v", r.format, formats)
+	case !slices.Contains(layout.Prefixes, r.options.Prefix):
+		return wrong("--prefix %q: expected one of %v", r.prefix, layout.Prefixes)
 	case tree && r.dir == "":
 		return wrong("--format dir needs --output-dir, the directory to make the tree in")
 	case tree && r.list != "":
@@ -179,7 +194,7 @@ func render(ctx context.Context, s streams, r renderFlags) error {
 	one := userdata.Server{Name: r.server, Role: member.Role(r.role)}
 	if r.list == "" {
 		if r.options.Format == userdata.Tree {
-			return writeTree(r.dir, c, one)
+			return writeTree(r.dir, c, one, r.options.Prefix)
 		}
 		data, err := renderOne(c, one, r.options)
 		if err != nil {

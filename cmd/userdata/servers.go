@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/pkg/userdata"
 )
@@ -201,12 +202,12 @@ func replaceFile(path string, data []byte, mode os.FileMode) error {
 }
 
 // writeTree writes the tree of a server's files.
-func writeTree(dir string, c cluster.Cluster, server userdata.Server) error {
+func writeTree(dir string, c cluster.Cluster, server userdata.Server, p layout.Prefix) error {
 	own, err := server.Of(c)
 	if err != nil {
 		return exitError{exitData, err}
 	}
-	contents, err := userdata.NewContents(own)
+	contents, err := userdata.NewContents(own, p)
 	if err != nil {
 		return err
 	}

@@ -8,10 +8,12 @@
 package bake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -23,14 +25,15 @@ import (
 
 // Options says what to lay into which root.
 type Options struct {
-	Root      string // directory that holds the root file system
-	Agent     string // the bootstrap binary; empty lays none
-	Units     fs.FS  // unit files (*.service) at its root; nil lays none
-	Artifacts string // directory with kubeadm, kubelet, ..., cni/; empty lays none
-	Pinned    Pinned // brings what the lock file pins; nil lays none
-	UserData  string // directory that userdata render --format dir made; empty lays none
-	Clean     bool   // remove the identity that a server makes anew by itself
-	Force     bool   // bake although identity is left
+	Root      string            // directory that holds the root file system
+	Agent     string            // the bootstrap binary; empty lays none
+	Prefix    layout.Prefix     // of the servers and of the user-data; default: layout.Local
+	Units     map[string][]byte // unit files by name, for that prefix; nil lays none
+	Artifacts string            // directory with kubeadm, kubelet, ..., cni/; empty lays none
+	Pinned    Pinned            // brings what the lock file pins; nil lays none
+	UserData  string            // directory that userdata render --format dir made; empty lays none
+	Clean     bool              // remove the identity that a server makes anew by itself
+	Force     bool              // bake although identity is left
 }
 
 // Report tells what a bake did. All paths are as the server will see them.
@@ -82,7 +85,7 @@ func Bake(ctx context.Context, o Options) (Report, error) {
 	if len(r.Findings) > 0 && !o.Force {
 		return r, &IdentityError{r.Findings}
 	}
-	l := layer{ctx: ctx, root: root, report: &r}
+	l := layer{ctx: ctx, root: root, prefix: cmp.Or(o.Prefix, layout.Local), report: &r}
 	if err := l.agent(o.Agent); err != nil {
 		return r, err
 	}
@@ -132,26 +135,14 @@ func isRunningRoot(dir string) (bool, error) {
 const presetFile = "/etc/systemd/system-preset/20-muster.preset"
 
 // units lays every unit file, enabled by nobody.
-func (l layer) units(units fs.FS) error {
+func (l layer) units(units map[string][]byte) error {
 	if units == nil {
 		return nil
 	}
-	names, err := fs.Glob(units, "*.service")
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		return errors.New("there is no unit to lay: the set of units holds no *.service")
-	}
-	slices.Sort(names)
 	var preset strings.Builder
 	preset.WriteString("# Written by bootstrap bake. User-data enables what this server needs;\n# the presets of a first boot must not.\n")
-	for _, name := range names {
-		content, err := fs.ReadFile(units, name)
-		if err != nil {
-			return fmt.Errorf("reading unit %s: %w", name, err)
-		}
-		if err := l.content(path.Join(layout.UnitDir, name), content, 0o644); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(units)) {
+		if err := l.content(path.Join(layout.UnitDir, name), units[name], 0o644); err != nil {
 			return err
 		}
 		fmt.Fprintf(&preset, "disable %s\n", name)
@@ -161,17 +152,22 @@ func (l layer) units(units fs.FS) error {
 
 // programs are the artefacts a server runs, and where it looks for them.
 var programs = []struct {
-	name, dest string
-	required   bool
+	name     string
+	dest     func(layout.Prefix) string
+	required bool
 }{
-	{"kubeadm", layout.BinDir + "/kubeadm", true},
-	{"kubelet", layout.BinDir + "/kubelet", true},
-	{"kubectl", layout.BinDir + "/kubectl", true},
-	{"containerd", layout.BinDir + "/containerd", true},
-	{"containerd-shim-runc-v2", layout.BinDir + "/containerd-shim-runc-v2", true},
-	{"ctr", layout.BinDir + "/ctr", true},
-	{"crictl", layout.BinDir + "/crictl", false},
-	{"runc", layout.RuncPath, false}, // or the distribution's, see runc
+	{"kubeadm", inBin("kubeadm"), true},
+	{"kubelet", inBin("kubelet"), true},
+	{"kubectl", inBin("kubectl"), true},
+	{"containerd", inBin("containerd"), true},
+	{"containerd-shim-runc-v2", inBin("containerd-shim-runc-v2"), true},
+	{"ctr", inBin("ctr"), true},
+	{"crictl", inBin("crictl"), false},
+	{"runc", layout.Prefix.Runc, false}, // or the distribution's, see runc
+}
+
+func inBin(name string) func(layout.Prefix) string {
+	return func(p layout.Prefix) string { return p.Bin() + "/" + name }
 }
 
 // artifacts lays the programs and CNI plugins of dir.
@@ -199,7 +195,7 @@ func (l layer) artifacts(dir string) error {
 		if _, err := os.Stat(src); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := l.file(src, p.dest, 0o755); err != nil {
+		if err := l.file(src, p.dest(l.prefix), 0o755); err != nil {
 			return err
 		}
 	}
@@ -220,12 +216,12 @@ func (l layer) artifacts(dir string) error {
 // runc makes sure that containerd finds one: the artefact's, or else a link to
 // the distribution's.
 func (l layer) runc() error {
-	if _, err := l.root.Lstat(rel(layout.RuncPath)); err == nil {
+	if _, err := l.root.Lstat(rel(l.prefix.Runc())); err == nil {
 		return nil
 	}
 	for _, own := range []string{"/usr/sbin/runc", "/usr/bin/runc"} {
 		if _, err := l.root.Stat(rel(own)); err == nil {
-			return l.link(own, layout.RuncPath)
+			return l.link(own, l.prefix.Runc())
 		}
 	}
 	return fmt.Errorf("there is no runc: neither among the artefacts nor as /usr/sbin/runc in the root; add the file runc to the artefacts, or install the distribution's package runc into the root")

@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/layout"
 )
 
 // write lays files below dir; a content that begins with "-> " is a link.
@@ -59,10 +61,9 @@ func newArtifacts(t *testing.T) string {
 	return dir
 }
 
-var someUnits = fstest.MapFS{
-	"muster.service":  {Data: []byte("[Service]\nExecStart=/usr/local/bin/bootstrap agent\n[Install]\nWantedBy=multi-user.target\n")},
-	"kubelet.service": {Data: []byte("[Service]\nExecStart=/usr/local/bin/kubelet\n[Install]\nWantedBy=multi-user.target\n")},
-	"units.go":        {Data: []byte("package units")},
+var someUnits = map[string][]byte{
+	"muster.service":  []byte("[Service]\nExecStart=/usr/local/bin/bootstrap agent\n[Install]\nWantedBy=multi-user.target\n"),
+	"kubelet.service": []byte("[Service]\nExecStart=/usr/local/bin/kubelet\n[Install]\nWantedBy=multi-user.target\n"),
 }
 
 // program is a real ELF file: the test itself.
@@ -135,6 +136,27 @@ func TestBakeLaysEverythingOnce(t *testing.T) {
 	third, err := Bake(t.Context(), o)
 	if diff := cmp.Diff([]string{"/usr/local/bin/ctr"}, third.Changed); diff != "" || err != nil {
 		t.Errorf("bake over a changed file: %v\n%s", err, diff)
+	}
+}
+
+// Where /usr shall be read-only nothing is laid there.
+func TestBakeElsewhere(t *testing.T) {
+	o := Options{Root: newRoot(t), Prefix: layout.Opt, Agent: program(t), Artifacts: newArtifacts(t), Pinned: func(_ context.Context, dir, _ string) ([]string, error) {
+		return []string{"sum"}, os.WriteFile(filepath.Join(dir, "sum"), nil, 0o644)
+	}}
+	report, err := Bake(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range report.Changed {
+		if strings.HasPrefix(p, "/usr/") {
+			t.Errorf("laid %s", p)
+		}
+	}
+	for _, p := range []string{"/opt/bin/bootstrap", "/opt/bin/kubelet", "/opt/sbin/runc", "/opt/cni/bin/loopback", "/opt/share/muster/artifacts/sum"} {
+		if !slices.Contains(report.Changed, p) {
+			t.Errorf("%s was not laid; these were: %q", p, report.Changed)
+		}
 	}
 }
 
@@ -280,7 +302,6 @@ func TestBakeErrors(t *testing.T) {
 		{"agent is a script", t.Context(), Options{Root: newRoot(t), Agent: filepath.Join(noRunc, "etc/hostname")}, "no Linux program"},
 		{"artefacts lack", t.Context(), Options{Root: newRoot(t), Artifacts: lacking}, "lacks kubelet, cni/ with at least one plugin"},
 		{"no runc", t.Context(), Options{Root: noRunc, Artifacts: newArtifacts(t)}, "there is no runc"},
-		{"no units", t.Context(), Options{Root: newRoot(t), Units: fstest.MapFS{}}, "no *.service"},
 		{"a link leads out", t.Context(), Options{Root: outside, Agent: program(t)}, "escapes"},
 		{"canceled", canceled, Options{Root: newRoot(t), Agent: program(t)}, "canceled"},
 		{"clean the running system", t.Context(), Options{Root: "/", Clean: true}, "running system"},

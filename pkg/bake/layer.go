@@ -20,6 +20,7 @@ import (
 type layer struct {
 	ctx    context.Context
 	root   *os.Root
+	prefix layout.Prefix
 	report *Report
 }
 
@@ -38,7 +39,7 @@ func (l layer) agent(src string) error {
 	if its, ok := l.machine(); ok && its != own {
 		return fmt.Errorf("the agent %s is built for %s, but the programs in the root are for %s; bake with a bootstrap of the root's architecture (--agent FILE)", src, own, its)
 	}
-	return l.file(src, layout.Agent, 0o755)
+	return l.file(src, l.prefix.Agent(), 0o755)
 }
 
 func machineOf(file string) (elf.Machine, error) {

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-
-	"github.com/mustermetal/muster/pkg/layout"
 )
 
 // Pinned brings what a lock file pins for an architecture (amd64, arm64) into a
@@ -26,21 +24,21 @@ func (l layer) pinned(root string, fetch Pinned) error {
 	}
 	// fetch writes by path, so the directory must be inside of the root whatever links
 	// lead there.
-	if err := l.root.MkdirAll(rel(layout.BakedArtifacts), 0o755); err != nil {
+	if err := l.root.MkdirAll(rel(l.prefix.BakedArtifacts()), 0o755); err != nil {
 		return fmt.Errorf("making room for artefacts: %w", err)
 	}
 	top, err := filepath.EvalSymlinks(root)
 	if err != nil {
 		return err
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Join(root, layout.BakedArtifacts))
+	dir, err := filepath.EvalSymlinks(filepath.Join(root, l.prefix.BakedArtifacts()))
 	if err != nil {
 		return err
 	}
 	if within, err := filepath.Rel(top, dir); err != nil || !filepath.IsLocal(within) {
-		return fmt.Errorf("%s leads to %s, outside of the root; remove that link", layout.BakedArtifacts, dir)
+		return fmt.Errorf("%s leads to %s, outside of the root; remove that link", l.prefix.BakedArtifacts(), dir)
 	}
-	before, err := l.names(layout.BakedArtifacts)
+	before, err := l.names(l.prefix.BakedArtifacts())
 	if err != nil {
 		return err
 	}
@@ -55,7 +53,7 @@ func (l layer) pinned(root string, fetch Pinned) error {
 	slices.Sort(sums)
 	for _, sum := range slices.Compact(sums) {
 		if !slices.Contains(before, sum) {
-			l.report.Changed = append(l.report.Changed, layout.BakedArtifacts+"/"+sum)
+			l.report.Changed = append(l.report.Changed, l.prefix.BakedArtifacts()+"/"+sum)
 		}
 	}
 	return l.unpinned(before, sums)
@@ -68,7 +66,7 @@ func (l layer) unpinned(before, sums []string) error {
 		if _, err := hex.DecodeString(digest); err != nil || len(digest) < 64 || slices.Contains(sums, name) {
 			continue // somebody else's, or in use
 		}
-		path := layout.BakedArtifacts + "/" + name
+		path := l.prefix.BakedArtifacts() + "/" + name
 		if _, err := l.root.Lstat(rel(path)); err != nil {
 			continue // a part that is whole by now
 		}

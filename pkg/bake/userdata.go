@@ -21,6 +21,9 @@ func (l layer) userData(dir string) error {
 	if _, err := os.Lstat(filepath.Join(dir, layout.ClusterFile)); err != nil {
 		return fmt.Errorf("the user-data: %w; make the directory with userdata render --format dir --output-dir %s", err, dir)
 	}
+	if _, err := os.Lstat(filepath.Join(dir, l.prefix.Fetch())); err != nil {
+		return fmt.Errorf("the user-data is not for programs below %s: %w; give bootstrap bake and userdata render the same --prefix", l.prefix, err)
+	}
 	l.report.Notes = append(l.report.Notes, "the image holds the secret of its cluster now: whoever can read it can enrol servers")
 	return filepath.WalkDir(dir, func(src string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/layout"
 )
 
 // newTree is what userdata render --format dir makes, in short.
@@ -82,6 +84,10 @@ func TestBakeUserDataRefuses(t *testing.T) {
 	write(t, other.Root, map[string]string{"etc/systemd/system/multi-user.target.wants/muster.service": "-> /dev/null"})
 	if _, err := Bake(t.Context(), other); err == nil || !strings.Contains(err.Error(), "something else is there") {
 		t.Errorf("another link: %v", err)
+	}
+	moved := Options{Root: newRoot(t), UserData: newTree(t), Prefix: layout.Opt}
+	if _, err := Bake(t.Context(), moved); err == nil || !strings.Contains(err.Error(), "is not for programs below /opt: ") || !strings.Contains(err.Error(), "the same --prefix") {
+		t.Errorf("user-data for another prefix: %v", err)
 	}
 	out := Options{Root: newRoot(t), UserData: newTree(t)}
 	write(t, out.Root, map[string]string{"etc/muster": "-> /tmp"})

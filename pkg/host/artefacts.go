@@ -15,23 +15,25 @@ import (
 )
 
 // artefacts are the programs that a node is made of.
-var artefacts = []string{
-	layout.BinDir + "/kubeadm",
-	layout.BinDir + "/kubelet",
-	layout.BinDir + "/kubectl",
-	layout.BinDir + "/containerd",
-	layout.BinDir + "/containerd-shim-runc-v2",
-	layout.BinDir + "/ctr",
-	layout.RuncPath,
-	// containerd sets up lo of every pod with it; the rest of CNI belongs to the
-	// network add-on.
-	layout.CNIBinDir + "/loopback",
+func artefacts(p layout.Prefix) []string {
+	return []string{
+		p.Bin() + "/kubeadm",
+		p.Bin() + "/kubelet",
+		p.Bin() + "/kubectl",
+		p.Bin() + "/containerd",
+		p.Bin() + "/containerd-shim-runc-v2",
+		p.Bin() + "/ctr",
+		p.Runc(),
+		// containerd sets up lo of every pod with it; the rest of CNI belongs to the
+		// network add-on.
+		layout.CNIBinDir + "/loopback",
+	}
 }
 
 // checkArtefacts says all that is missing at once.
 func (h *Host) checkArtefacts(ctx context.Context) error {
 	var missing []string
-	for _, p := range artefacts {
+	for _, p := range artefacts(h.Prefix) {
 		info, err := os.Stat(h.path(p))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -50,8 +52,8 @@ func (h *Host) checkArtefacts(ctx context.Context) error {
 		argv   []string
 		before string // what the answer has before the version
 	}{
-		{[]string{layout.BinDir + "/kubeadm", "version", "--output", "short"}, ""},
-		{[]string{layout.BinDir + "/kubelet", "--version"}, "Kubernetes "},
+		{[]string{h.Prefix.Bin() + "/kubeadm", "version", "--output", "short"}, ""},
+		{[]string{h.Prefix.Bin() + "/kubelet", "--version"}, "Kubernetes "},
 	} {
 		out, err := h.Run(ctx, v.argv[0], v.argv[1:]...)
 		if err != nil {
@@ -67,7 +69,7 @@ func (h *Host) checkArtefacts(ctx context.Context) error {
 // images are those that a node of this version runs, as kubeadm lists them; with
 // a version given it does not ask the network.
 func (h *Host) images(ctx context.Context) ([]string, error) {
-	out, err := h.Run(ctx, layout.BinDir+"/kubeadm", "config", "images", "list", "--kubernetes-version", h.Cluster.Spec.Kubernetes.Version)
+	out, err := h.Run(ctx, h.Prefix.Bin()+"/kubeadm", "config", "images", "list", "--kubernetes-version", h.Cluster.Spec.Kubernetes.Version)
 	if err != nil {
 		return nil, fmt.Errorf("asking kubeadm for the images: %w", err)
 	}

@@ -18,9 +18,9 @@ const containerdConfig = "/etc/containerd/config.toml"
 
 // ContainerdConfig is containerd's whole configuration (version 3, containerd 2.2
 // and later). It is never built on "containerd config default", which some
-// releases and packages deliver with the CRI switched off. sandbox is the pause
-// image; extra maps a plugin id to settings that are laid over ours.
-func ContainerdConfig(sandbox string, extra map[string]map[string]any) ([]byte, error) {
+// releases and packages deliver with the CRI switched off. runc is its program, sandbox
+// the pause image; extra maps a plugin id to settings that are laid over ours.
+func ContainerdConfig(runc, sandbox string, extra map[string]map[string]any) ([]byte, error) {
 	plugins := map[string]any{
 		"io.containerd.cri.v1.images": map[string]any{
 			// Another one than kubeadm's is pulled twice, and the wrong one of the two
@@ -38,7 +38,7 @@ func ContainerdConfig(sandbox string, extra map[string]map[string]any) ([]byte, 
 						"runtime_type": "io.containerd.runc.v2",
 						// The kubelet uses systemd's cgroups too; two drivers make static pods
 						// restart.
-						"options": map[string]any{"BinaryName": layout.RuncPath, "SystemdCgroup": true},
+						"options": map[string]any{"BinaryName": runc, "SystemdCgroup": true},
 					},
 				},
 			},
@@ -73,7 +73,7 @@ func merge(base, over map[string]any) map[string]any {
 
 // startContainerd lays the configuration and brings containerd up with it.
 func (h *Host) startContainerd(ctx context.Context, sandbox string) error {
-	config, err := ContainerdConfig(sandbox, h.Cluster.Spec.Containerd.Extra)
+	config, err := ContainerdConfig(h.Prefix.Runc(), sandbox, h.Cluster.Spec.Containerd.Extra)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (h *Host) waitSocket(ctx context.Context) error {
 // checkCRI makes sure that the plugin that the kubelet speaks to is on: a socket
 // that answers says nothing of it.
 func (h *Host) checkCRI(ctx context.Context) error {
-	out, err := h.Run(ctx, layout.BinDir+"/ctr", "--address", h.path(layout.Containerd), "plugins", "list")
+	out, err := h.Run(ctx, h.Prefix.Bin()+"/ctr", "--address", h.path(layout.Containerd), "plugins", "list")
 	if err != nil {
 		return fmt.Errorf("asking containerd for its plugins: %w", err)
 	}

@@ -47,6 +47,7 @@ type Artifacts interface {
 type Host struct {
 	Cluster   cluster.Cluster
 	Arch      string // as Go calls it
+	Prefix    layout.Prefix
 	Units     Units
 	Artifacts Artifacts
 	Write     func(path string, data []byte, perm fs.FileMode) error                 // atomic
@@ -105,19 +106,9 @@ func (h *Host) Prepare(ctx context.Context, report func(member.Preparation)) err
 // installUnits lays all units but the two that came with the user-data and run
 // already, and has those start at boot that do.
 func (h *Host) installUnits(ctx context.Context) error {
-	names, err := fs.Glob(units.FS, "*.service")
-	if err != nil {
-		return err
-	}
-	files := map[string][]byte{}
-	for _, n := range names {
-		if n == layout.UnitFetch || n == layout.UnitAgent {
-			continue
-		}
-		if files[n], err = fs.ReadFile(units.FS, n); err != nil {
-			return err
-		}
-	}
+	files := units.For(h.Prefix.Move)
+	delete(files, layout.UnitFetch)
+	delete(files, layout.UnitAgent)
 	// Before the units, because systemd looks for it when it reads them.
 	if _, err := h.put(layout.PodScopes, units.Pods); err != nil {
 		return err
@@ -142,7 +133,7 @@ func (h *Host) writeNames() error {
 	if h.exists("/etc/crictl.yaml") {
 		return nil
 	}
-	_, err := h.put(layout.BinDir+"/crictl.yaml", fmt.Appendf(nil, "runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\n", layout.Containerd, layout.Containerd))
+	_, err := h.put(h.Prefix.Bin()+"/crictl.yaml", fmt.Appendf(nil, "runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\n", layout.Containerd, layout.Containerd))
 	return err
 }
 

@@ -44,6 +44,7 @@ type machine struct {
 	plugins   string
 	free      uint64
 	imported  []string
+	ran       []string
 	versions  map[string]string // that programs say of themselves
 	deaf      bool              // systemd-sysctl and systemd-modules-load change nothing
 }
@@ -104,6 +105,7 @@ func (m *machine) listen() error {
 }
 
 func (m *machine) run(_ context.Context, name string, args ...string) ([]byte, error) {
+	m.ran = append(m.ran, name)
 	switch line := filepath.Base(name) + " " + strings.Join(args, " "); {
 	case strings.HasPrefix(line, "kubeadm version"):
 		return []byte(m.kubeadm + "\n"), nil
@@ -157,7 +159,7 @@ func setUp(t *testing.T) (*Host, *machine) {
 		}
 		_ = os.RemoveAll(root)
 	})
-	for _, p := range artefacts {
+	for _, p := range artefacts(layout.Local) {
 		m.lay(p, "#!/bin/sh\n")
 	}
 	m.lay("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n")
@@ -165,7 +167,7 @@ func setUp(t *testing.T) (*Host, *machine) {
 	m.lay("/proc/sys/net/ipv4/ip_forward", "0\n")
 	h := &Host{
 		Cluster: cluster.Cluster{Spec: cluster.Spec{Kubernetes: cluster.Kubernetes{Version: "v1.36.3"}}},
-		Units:   m, Root: root, Run: m.run, Free: func(string) (uint64, error) { return m.free, nil },
+		Prefix:  layout.Local, Units: m, Root: root, Run: m.run, Free: func(string) (uint64, error) { return m.free, nil },
 		Write: func(path string, data []byte, perm fs.FileMode) error {
 			m.writes++
 			return os.WriteFile(path, data, perm)
@@ -250,7 +252,7 @@ func TestPrepareSaysWhy(t *testing.T) {
 			},
 			[]string{"the image lacks /usr/local/bin/kubelet, /opt/cni/bin/loopback", "userdata lock", "bootstrap bake"},
 		},
-		"not executable":  {func(h *Host, m *machine) { _ = os.Chmod(m.path(layout.RuncPath), 0o644) }, []string{"/usr/local/sbin/runc is no executable file"}},
+		"not executable":  {func(h *Host, m *machine) { _ = os.Chmod(m.path(layout.Local.Runc()), 0o644) }, []string{"/usr/local/sbin/runc is no executable file"}},
 		"another version": {func(h *Host, m *machine) { m.kubeadm = "v1.35.8" }, []string{"kubeadm is v1.35.8, the cluster file says v1.36.3 (spec.kubernetes.version)"}},
 		"no space":        {func(h *Host, m *machine) { m.free = 100 << 20 }, []string{"/var/lib/etcd has 100 MiB free, expected at least 512"}},
 		"swap":            {func(h *Host, m *machine) { m.lay("/proc/swaps", "Filename Type\n/dev/sda2 partition\n") }, []string{"swap is on (/dev/sda2)", "swapoff -a", "failSwapOn: false"}},
@@ -359,11 +361,11 @@ func golden(t *testing.T, name string, got []byte) {
 
 func configs(t *testing.T) map[string][]byte {
 	t.Helper()
-	plain, err := ContainerdConfig("registry.k8s.io/pause:3.10.2", nil)
+	plain, err := ContainerdConfig("/usr/local/sbin/runc", "registry.k8s.io/pause:3.10.2", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	extra, err := ContainerdConfig("registry.k8s.io/pause:3.10.2", map[string]map[string]any{
+	extra, err := ContainerdConfig("/usr/local/sbin/runc", "registry.k8s.io/pause:3.10.2", map[string]map[string]any{
 		"io.containerd.cri.v1.runtime":  {"restrict_oom_score_adj": true, "cni": map[string]any{"bin_dirs": []any{"/usr/lib/cni"}}},
 		"io.containerd.gc.v1.scheduler": {"pause_threshold": 0.05, "startup_delay": "100ms"},
 	})

@@ -20,39 +20,43 @@ import (
 )
 
 // places says where the files of an artefact go, by their path in it.
-var places = map[string]map[string]string{
-	"kubeadm": {"kubeadm": layout.BinDir + "/kubeadm"},
-	"kubelet": {"kubelet": layout.BinDir + "/kubelet"},
-	"kubectl": {"kubectl": layout.BinDir + "/kubectl"},
-	"runc":    {"runc": layout.RuncPath},
-	"crictl":  {"crictl": layout.BinDir + "/crictl"},
-	"containerd": {
-		"bin/containerd":              layout.BinDir + "/containerd",
-		"bin/containerd-shim-runc-v2": layout.BinDir + "/containerd-shim-runc-v2",
-		"bin/ctr":                     layout.BinDir + "/ctr",
-	},
+func (h *Host) places(artefact string) map[string]string {
+	bin := h.Prefix.Bin() + "/"
+	switch artefact {
+	case "kubeadm", "kubelet", "kubectl", "crictl":
+		return map[string]string{artefact: bin + artefact}
+	case "runc":
+		return map[string]string{artefact: h.Prefix.Runc()}
+	case "containerd":
+		return map[string]string{
+			"bin/containerd":              bin + "containerd",
+			"bin/containerd-shim-runc-v2": bin + "containerd-shim-runc-v2",
+			"bin/ctr":                     bin + "ctr",
+		}
+	}
+	return nil
 }
 
 const cniPlugins = "cni-plugins"
 
 // placeOf is where a file of an artefact goes. Every plugin goes: which of them a
 // network add-on calls is its own affair.
-func placeOf(artefact, file string) (string, bool) {
+func (h *Host) placeOf(artefact, file string) (string, bool) {
 	if artefact == cniPlugins {
 		// Beside the plugins lie LICENSE and README.md.
 		return layout.CNIBinDir + "/" + file, path.Base(file) == file && strings.ToLower(file) == file && path.Ext(file) == ""
 	}
-	dest, ok := places[artefact][file]
+	dest, ok := h.places(artefact)[file]
 	return dest, ok
 }
 
 // filesOf are the files that an artefact must have laid.
-func filesOf(artefact string) []string {
+func (h *Host) filesOf(artefact string) []string {
 	if artefact == cniPlugins {
 		return []string{layout.CNIBinDir + "/loopback"}
 	}
 	var files []string
-	for _, dest := range places[artefact] {
+	for _, dest := range h.places(artefact) {
 		files = append(files, dest)
 	}
 	slices.Sort(files)
@@ -102,7 +106,7 @@ func (h *Host) installArtefacts(ctx context.Context, report func(member.Fetching
 			}
 			continue
 		}
-		if len(filesOf(p.Name)) == 0 {
+		if len(h.filesOf(p.Name)) == 0 {
 			return fmt.Errorf("the lock file pins %q, which this agent cannot install: render with the userdata of the same release", p.Name)
 		}
 		there, err := h.there(ctx, p, record)
@@ -133,7 +137,7 @@ func (h *Host) installArtefacts(ctx context.Context, report func(member.Fetching
 // there says that the server has an artefact as it is pinned: laid from the lock
 // file before, or by the image.
 func (h *Host) there(ctx context.Context, p cluster.Pin, record installed) (bool, error) {
-	for _, f := range filesOf(p.Name) {
+	for _, f := range h.filesOf(p.Name) {
 		if !h.exists(f) {
 			return false, nil
 		}
@@ -141,14 +145,14 @@ func (h *Host) there(ctx context.Context, p cluster.Pin, record installed) (bool
 	if was, ok := record.Artefacts[p.Name]; ok {
 		return was == p.For(h.Arch).SHA256, nil
 	}
-	files := places[p.Name]
+	files := h.places(p.Name)
 	switch {
 	case p.Name == cniPlugins:
 		return true, nil // they say no version
 	case len(files) == 1 && files[p.Name] != "" && p.Name != "crictl":
 		return h.isFile(files[p.Name], p.For(h.Arch))
 	}
-	out, err := h.Run(ctx, layout.BinDir+"/"+p.Name, "--version")
+	out, err := h.Run(ctx, h.Prefix.Bin()+"/"+p.Name, "--version")
 	if err != nil {
 		h.Log.Info("the image's program does not run and is replaced by the pinned one", "artefact", p.Name, "error", err)
 		return false, nil
@@ -180,13 +184,13 @@ func (h *Host) isFile(path string, want cluster.Digest) (bool, error) {
 // lay puts one artefact in its place, and remembers it.
 func (h *Host) lay(ctx context.Context, p cluster.Pin, record installed) error {
 	err := h.Artifacts.Install(ctx, p, func(file string) (string, bool) {
-		dest, ok := placeOf(p.Name, file)
+		dest, ok := h.placeOf(p.Name, file)
 		return h.path(dest), ok
 	})
 	if err != nil {
 		return err
 	}
-	for _, f := range filesOf(p.Name) {
+	for _, f := range h.filesOf(p.Name) {
 		if !h.exists(f) {
 			return fmt.Errorf("the artefact %s (sha256 %s) holds no %s: the lock file pins something else under this name", p.Name, p.For(h.Arch).SHA256, path.Base(f))
 		}
@@ -208,12 +212,12 @@ func (h *Host) checkUnpacked(pins []cluster.Pin) error {
 	for _, p := range pins {
 		need += unpacked * uint64(p.For(h.Arch).Size)
 	}
-	free, err := h.Free(h.nearest(layout.BinDir))
+	free, err := h.Free(h.nearest(h.Prefix.Bin()))
 	if err != nil {
-		return fmt.Errorf("asking for the space at %s: %w", layout.BinDir, err)
+		return fmt.Errorf("asking for the space at %s: %w", h.Prefix.Bin(), err)
 	}
 	if free < need {
-		return fmt.Errorf("%s has %d MiB free, expected at least %d for the programs of the lock file; make room or use a larger disk", layout.BinDir, free>>20, need>>20)
+		return fmt.Errorf("%s has %d MiB free, expected at least %d for the programs of the lock file; make room or use a larger disk", h.Prefix.Bin(), free>>20, need>>20)
 	}
 	return nil
 }
@@ -253,7 +257,7 @@ func (h *Host) importImages(ctx context.Context, p cluster.Pin) error {
 	if err != nil {
 		return fmt.Errorf("importing %s: %w", p.Name, err)
 	}
-	if _, err := h.Run(ctx, layout.BinDir+"/ctr", "--address", h.path(layout.Containerd), "--namespace", "k8s.io", "images", "import", "--local", file); err != nil {
+	if _, err := h.Run(ctx, h.Prefix.Bin()+"/ctr", "--address", h.path(layout.Containerd), "--namespace", "k8s.io", "images", "import", "--local", file); err != nil {
 		return fmt.Errorf("importing the archive of images %s: %w", p.Name, err)
 	}
 	h.Log.Info("imported", "images", p.Name)
@@ -262,7 +266,7 @@ func (h *Host) importImages(ctx context.Context, p cluster.Pin) error {
 
 // missing lists the images that containerd lacks.
 func (h *Host) missing(ctx context.Context, want []string) ([]string, error) {
-	out, err := h.Run(ctx, layout.BinDir+"/ctr", "--address", h.path(layout.Containerd), "--namespace", "k8s.io", "images", "list", "--quiet")
+	out, err := h.Run(ctx, h.Prefix.Bin()+"/ctr", "--address", h.path(layout.Containerd), "--namespace", "k8s.io", "images", "list", "--quiet")
 	if err != nil {
 		return nil, fmt.Errorf("asking containerd for its images: %w", err)
 	}

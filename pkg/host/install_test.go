@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,10 +84,56 @@ func lockedHost(t *testing.T) (*Host, *machine, *mirror) {
 	return h, m, a
 }
 
+// Where /usr cannot be written all goes elsewhere, and is run from there.
+func TestPreparesElsewhere(t *testing.T) {
+	h, m, _ := lockedHost(t)
+	for _, p := range append(artefacts(layout.Local), layout.Local.Bin()+"/crictl") {
+		_ = os.Remove(m.path(p))
+	}
+	before := below(t, m.path("/usr"))
+	h.Prefix = layout.Opt
+	if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, below(t, m.path("/usr"))); diff != "" {
+		t.Errorf("changed below /usr (-before +after):\n%s", diff)
+	}
+	for _, p := range append(artefacts(layout.Opt), "/opt/bin/crictl", "/opt/bin/crictl.yaml") {
+		if !h.exists(p) {
+			t.Errorf("%s was not laid", p)
+		}
+	}
+	for _, name := range m.ran {
+		if strings.HasPrefix(name, "/usr/") {
+			t.Errorf("%s was run", name)
+		}
+	}
+	config, err := os.ReadFile(m.path(containerdConfig))
+	if err != nil || !strings.Contains(string(config), `BinaryName = "/opt/sbin/runc"`) {
+		t.Errorf("containerd's configuration does not name runc (%v):\n%s", err, config)
+	}
+	if kubelet := string(m.installed[layout.UnitKubelet]); !strings.Contains(kubelet, "\nExecStart=/opt/bin/kubelet ") {
+		t.Errorf("the kubelet's unit:\n%s", kubelet)
+	}
+}
+
+// below lists what is in a directory and its directories.
+func below(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
 // TestInstallsWhatIsMissing: a server with nothing gets everything, once.
 func TestInstallsWhatIsMissing(t *testing.T) {
 	h, m, a := lockedHost(t)
-	for _, p := range append(artefacts, layout.BinDir+"/crictl") {
+	for _, p := range append(artefacts(layout.Local), layout.Local.Bin()+"/crictl") {
 		_ = os.Remove(m.path(p))
 	}
 	var seen []member.Preparation
@@ -98,12 +145,12 @@ func TestInstallsWhatIsMissing(t *testing.T) {
 	if diff := cmp.Diff(all, a.fetched); diff != "" {
 		t.Error(diff)
 	}
-	for _, p := range append(artefacts, layout.BinDir+"/crictl", layout.CNIBinDir+"/bridge") {
+	for _, p := range append(artefacts(layout.Local), layout.Local.Bin()+"/crictl", layout.CNIBinDir+"/bridge") {
 		if !h.exists(p) {
 			t.Errorf("%s was not laid", p)
 		}
 	}
-	for _, p := range []string{layout.CNIBinDir + "/LICENSE", layout.CNIBinDir + "/README.md", layout.BinDir + "/containerd-stress"} {
+	for _, p := range []string{layout.CNIBinDir + "/LICENSE", layout.CNIBinDir + "/README.md", layout.Local.Bin() + "/containerd-stress"} {
 		if h.exists(p) {
 			t.Errorf("%s was laid", p)
 		}
@@ -125,7 +172,7 @@ func TestInstallsWhatIsMissing(t *testing.T) {
 	}
 
 	t.Run("what was lost comes back", func(t *testing.T) {
-		_ = os.Remove(m.path(layout.RuncPath))
+		_ = os.Remove(m.path(layout.Local.Runc()))
 		if err := h.Prepare(t.Context(), report); err != nil {
 			t.Fatal(err)
 		}
@@ -141,9 +188,9 @@ func TestKeepsWhatTheImageHas(t *testing.T) {
 	h.Cluster.Lock = h.Cluster.Lock[:3:3] // without images and single files
 	for _, p := range locked()[4:] {
 		h.Cluster.Lock = append(h.Cluster.Lock, p)
-		m.lay(filesOf(p.Name)[0], p.Name+" "+p.Version)
+		m.lay(h.filesOf(p.Name)[0], p.Name+" "+p.Version)
 	}
-	m.lay(layout.BinDir+"/crictl", "")
+	m.lay(layout.Local.Bin()+"/crictl", "")
 	if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +198,7 @@ func TestKeepsWhatTheImageHas(t *testing.T) {
 		t.Errorf("fetched %v, though the image has it", a.fetched)
 	}
 	m.versions["containerd"] = "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+b1\n"
-	m.lay(layout.BinDir+"/kubectl", "another kubectl")
+	m.lay(layout.Local.Bin()+"/kubectl", "another kubectl")
 	m.lay("/usr/bin/containerd", "")
 	if err := h.Prepare(t.Context(), func(member.Preparation) {}); err != nil {
 		t.Fatal(err)
@@ -181,7 +228,7 @@ func TestInstallSaysWhy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, m, a := lockedHost(t)
-			for _, p := range artefacts {
+			for _, p := range artefacts(layout.Local) {
 				_ = os.Remove(m.path(p))
 			}
 			row.spoil(h, m, a)

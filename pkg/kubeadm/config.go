@@ -125,6 +125,19 @@ type component struct {
 	ExtraArgs []arg `yaml:"extraArgs,omitempty"`
 }
 
+// controllerManagerArgs are the same on every control plane. kubeadm before 1.36 has the
+// directory of FlexVolumes made, which is below /usr unless it is told otherwise; on a
+// server that cannot write there the controller-manager would not start
+// (kubernetes/kubernetes#136423).
+func controllerManagerArgs(k cluster.Kubernetes) []arg {
+	args := nodeMasks(k)
+	var minor int
+	if _, err := fmt.Sscanf(k.Version, "v1.%d.", &minor); err == nil && minor < 36 {
+		args = append(args, arg{"flex-volume-plugin-dir", layout.KubeletData + "/volumeplugins"})
+	}
+	return args
+}
+
 type patches struct {
 	Directory string `yaml:"directory"`
 }
@@ -235,7 +248,7 @@ func InitConfig(in InitInput) ([]byte, error) {
 				PodSubnet: joinPrefixes(k.PodSubnets), ServiceSubnet: joinPrefixes(k.ServiceSubnets), DNSDomain: k.DNSDomain,
 			},
 			APIServer:         apiServer{CertSANs: names(in), ExtraArgs: []arg{{"shutdown-delay-duration", shutdownDelay}}},
-			ControllerManager: component{ExtraArgs: nodeMasks(k)},
+			ControllerManager: component{ExtraArgs: controllerManagerArgs(k)},
 		},
 		kubelet(k.Kubelet),
 		kubeProxy(k),

@@ -140,6 +140,22 @@ func TestWhatMustNotBeThere(t *testing.T) {
 	}
 }
 
+// Before 1.36 kubeadm has a directory made below /usr if it is not told another one.
+func TestFlexVolumesStayOutOfUsr(t *testing.T) {
+	for version, want := range map[string]bool{"v1.34.10": true, "v1.35.8": true, "v1.36.3": false, "v1.37.0": false} {
+		c := seeds()
+		c.Spec.Kubernetes.Version = version
+		data, err := InitConfig(InitInput{Cluster: c, Node: node("cp1", "10.99.14.9")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const arg = "- name: flex-volume-plugin-dir\n      value: /var/lib/kubelet/volumeplugins\n"
+		if got := bytes.Contains(data, []byte(arg)); got != want {
+			t.Errorf("%s: flex-volume-plugin-dir is set: %t, want %t\n%s", version, got, want, data)
+		}
+	}
+}
+
 func TestBadNodes(t *testing.T) {
 	for _, n := range []plan.Node{
 		{Private: netip.MustParseAddr("10.0.0.1"), Endpoint: "x:6443"},

@@ -4,17 +4,13 @@
 // Floor 0. docs/formats.md describes the contents.
 package layout
 
+import "strings"
+
 // Files and directories. Those under Run are gone at reboot.
 const (
 	ClusterFile = "/etc/muster/cluster.yaml" // 0600, the spec as rendered, with the secret
 	FetchEnv    = "/etc/muster/fetch.env"    // URLs and sha256 of the agent
-	Fetch       = "/usr/local/libexec/muster-fetch"
-	Agent       = "/usr/local/bin/bootstrap"
-	// FormerAgent is the one before, which watches a new one and takes its place back.
-	FormerAgent = "/usr/local/bin/bootstrap.former"
-	// AgentPart is where muster-fetch looks for a whole agent that lacks its name only.
-	AgentPart = "/usr/local/bin/.bootstrap.part"
-	UnitDir   = "/etc/systemd/system"
+	UnitDir     = "/etc/systemd/system"
 
 	// PodScopes is the drop-in of every container's scope.
 	PodScopes = "/etc/systemd/system/cri-containerd-.scope.d/muster.conf"
@@ -32,8 +28,6 @@ const (
 	Upgrade   = "/var/lib/muster/upgrade.json" // the last exchange of agents
 	// Agents are programs of the agent, by sha256 too: what is pinned and what runs.
 	Agents = Artifacts + "/agents"
-	// BakedArtifacts may hold artefacts by sha256 in an image.
-	BakedArtifacts = "/usr/local/share/muster/artifacts"
 
 	Run            = "/run/muster"                    // 0700
 	Socket         = "/run/muster/agent.sock"         // status and the operator's acts
@@ -62,8 +56,6 @@ const (
 	KubeletConf    = "/etc/kubernetes/kubelet.conf"
 	EtcdData       = "/var/lib/etcd"
 	Containerd     = "/run/containerd/containerd.sock"
-	BinDir         = "/usr/local/bin" // kubeadm, kubelet, kubectl, containerd, ctr, crictl
-	RuncPath       = "/usr/local/sbin/runc"
 	CNIBinDir      = "/opt/cni/bin"
 	CNIConfDir     = "/etc/cni/net.d"
 )
@@ -83,3 +75,44 @@ const (
 	UnitKubelet      = "kubelet.service"
 	UnitContainerd   = "containerd.service"
 )
+
+// Prefix is the directory below which a server has its programs: all of the layout in
+// which servers differ. The generator chooses it, and an agent knows it by where it lies.
+type Prefix string
+
+// Local is the default. Opt is for servers whose /usr cannot be written, /usr/local
+// included, as Flatcar's.
+const (
+	Local Prefix = "/usr/local"
+	Opt   Prefix = "/opt"
+)
+
+// Prefixes are all, the default first.
+var Prefixes = []Prefix{Local, Opt}
+
+// Bin holds the agent, kubeadm, kubelet, kubectl, containerd, ctr and crictl.
+func (p Prefix) Bin() string { return string(p) + "/bin" }
+
+// Runc is the one that containerd runs.
+func (p Prefix) Runc() string { return string(p) + "/sbin/runc" }
+
+// Agent is this program on a server.
+func (p Prefix) Agent() string { return p.Bin() + "/bootstrap" }
+
+// FormerAgent is the one before, which watches a new one and takes its place back.
+func (p Prefix) FormerAgent() string { return p.Bin() + "/bootstrap.former" }
+
+// AgentPart is where muster-fetch looks for a whole agent that lacks its name only.
+func (p Prefix) AgentPart() string { return p.Bin() + "/.bootstrap.part" }
+
+// Fetch is the script that gets the agent.
+func (p Prefix) Fetch() string { return string(p) + "/libexec/muster-fetch" }
+
+// BakedArtifacts may hold artefacts by sha256 in an image.
+func (p Prefix) BakedArtifacts() string { return string(p) + "/share/muster/artifacts" }
+
+// Move is a text for servers with this prefix, of one that was written for Local: a
+// unit, or the script that gets the agent.
+func (p Prefix) Move(text string) string {
+	return strings.ReplaceAll(text, string(Local), string(p))
+}

@@ -62,7 +62,7 @@ func Read(path string) (*Order, error) {
 		err = fmt.Errorf("it has version %d, this agent knows version %d", o.Version, orderVersion)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the exchange of agents %s: %w; remove it, and compare sha256sum /usr/local/bin/bootstrap with /etc/muster/fetch.env", path, err)
+		return nil, fmt.Errorf("reading the exchange of agents %s: %w; remove it, and compare sha256sum $(command -v bootstrap) with /etc/muster/fetch.env", path, err)
 	}
 	return &o, nil
 }

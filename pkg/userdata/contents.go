@@ -31,13 +31,31 @@ type Contents struct {
 	Enable []string // units that start at every boot; the last needs the others and is started at once
 }
 
-// NewContents says what a cluster's servers get. The cluster has its secret.
-func NewContents(c cluster.Cluster) (Contents, error) { return newContents(c, units.FS) }
+// NewContents says what a cluster's servers with a prefix get. The cluster has its secret.
+func NewContents(c cluster.Cluster, p layout.Prefix) (Contents, error) {
+	text, ok := ownText()[p]
+	if !ok {
+		return Contents{}, fmt.Errorf("rendering user-data: there is no prefix %q; there are %v", p, layout.Prefixes)
+	}
+	return newContents(c, p, text)
+}
 
-// bareFetch is the same for each of a thousand servers.
-var bareFetch = sync.OnceValue(func() string { return bare(fetchScript) })
+// ownText is what is the same for each of a thousand servers, by prefix: the script that
+// gets the agent and the units, without comments, by their names.
+var ownText = sync.OnceValue(func() map[layout.Prefix]map[string]string {
+	out := map[layout.Prefix]map[string]string{}
+	for _, p := range layout.Prefixes {
+		out[p] = map[string]string{fetchName: bare(p.Move(fetchScript))}
+		for name, text := range units.For(p.Move) {
+			out[p][name] = bare(string(text))
+		}
+	}
+	return out
+})
 
-func newContents(c cluster.Cluster, units fs.FS) (Contents, error) {
+const fetchName = "muster-fetch"
+
+func newContents(c cluster.Cluster, p layout.Prefix, text map[string]string) (Contents, error) {
 	if c.Secret == "" {
 		return Contents{}, errors.New("rendering user-data: the cluster has no secret; it is read from the file that `userdata init` wrote beside the cluster file")
 	}
@@ -50,16 +68,12 @@ func newContents(c cluster.Cluster, units fs.FS) (Contents, error) {
 		Files: []File{
 			{layout.ClusterFile, 0o600, string(spec)},
 			{layout.FetchEnv, 0o644, c.Spec.Agent.FetchEnv()},
-			{layout.Fetch, 0o755, bareFetch()},
+			{p.Fetch(), 0o755, text[fetchName]},
 		},
 		Enable: []string{layout.UnitFetch, layout.UnitAgent},
 	}
 	for _, name := range out.Enable {
-		unit, err := fs.ReadFile(units, name)
-		if err != nil {
-			return Contents{}, fmt.Errorf("rendering user-data: reading the embedded unit %s: %w", name, err)
-		}
-		out.Files = append(out.Files, File{unitPath(name), 0o644, bare(string(unit))})
+		out.Files = append(out.Files, File{unitPath(name), 0o644, text[name]})
 	}
 	return out, nil
 }

@@ -6,11 +6,13 @@
 package userdata
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"strings"
 
 	"github.com/mustermetal/muster/pkg/cluster"
+	"github.com/mustermetal/muster/pkg/layout"
 )
 
 // Format is a way to write user-data.
@@ -24,6 +26,15 @@ const (
 	Ignition    Format = "ignition"     // Ignition 3.4: Fedora CoreOS and its like
 )
 
+// Prefix is where servers that boot from this format have their programs, unless it is
+// said otherwise: systems with Ignition may have a /usr that nobody can write.
+func (f Format) Prefix() layout.Prefix {
+	if f == Ignition {
+		return layout.Opt
+	}
+	return layout.Local
+}
+
 // Formats lists them, the default first.
 var Formats = []Format{CloudConfig, Script, MIME, Ignition}
 
@@ -31,6 +42,8 @@ var Formats = []Format{CloudConfig, Script, MIME, Ignition}
 type Options struct {
 	Format   Format   // default: CloudConfig
 	Platform Platform // whose limit holds; default: Any
+	// Prefix is where the servers have their programs; default: the format's.
+	Prefix layout.Prefix
 }
 
 //go:embed fetch.sh
@@ -40,7 +53,7 @@ var fetchScript string
 // with its secret. The result is ASCII, the same in every run, without templates,
 // and within the limit of the platform; a *SizeError says what is too big.
 func Render(c cluster.Cluster, o Options) ([]byte, error) {
-	contents, err := NewContents(c)
+	contents, err := NewContents(c, cmp.Or(o.Prefix, o.Format.Prefix()))
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/cluster"
 	"github.com/mustermetal/muster/pkg/election"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/pkg/member"
 )
 
@@ -110,7 +111,7 @@ func BenchmarkRender(b *testing.B) {
 
 func TestTree(t *testing.T) {
 	c := load(t, clusterFile)
-	contents, err := NewContents(c)
+	contents, err := NewContents(c, layout.Local)
 	if err != nil {
 		t.Fatal(err)
 	}

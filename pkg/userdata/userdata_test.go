@@ -2,6 +2,7 @@ package userdata
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -9,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -18,7 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mustermetal/muster/pkg/cluster"
-	"github.com/mustermetal/muster/units"
+	"github.com/mustermetal/muster/pkg/layout"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -69,17 +69,22 @@ func mustRender(t testing.TB, c cluster.Cluster, f Format) []byte {
 }
 
 // TestGolden renders with units of its own: what is in the real ones is not this
-// package's business. The other formats are compressed; their tests unpack them.
+// package's business. mime is compressed; its tests unpack it.
 func TestGolden(t *testing.T) {
-	unit := &fstest.MapFile{Data: []byte("# why\n[Unit]\nDescription=a unit\n")}
-	contents, err := newContents(load(t, clusterFile), fstest.MapFS{"muster-fetch.service": unit, "muster.service": unit})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, format := range []Format{CloudConfig, Script} {
+	const unit = "[Unit]\nDescription=a unit\n"
+	for _, format := range []Format{CloudConfig, Script, Ignition} {
+		p := format.Prefix()
+		contents, err := newContents(load(t, clusterFile), p, map[string]string{
+			fetchName: ownText()[p][fetchName], "muster-fetch.service": unit, "muster.service": unit})
+		if err != nil {
+			t.Fatal(err)
+		}
 		data, err := contents.Render(Options{Format: format})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if format == Ignition {
+			data = readable(t, data)
 		}
 		golden := filepath.Join("testdata", string(format)+".golden")
 		if *update {
@@ -94,6 +99,61 @@ func TestGolden(t *testing.T) {
 		if diff := cmp.Diff(string(want), string(data)); diff != "" {
 			t.Errorf("%s (-want +got; read it, then go test ./pkg/userdata -update):\n%s", format, diff)
 		}
+	}
+}
+
+// readable is an Ignition document with its files unpacked: another release of Go may
+// compress otherwise.
+func readable(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var doc ignitionConfig
+	if err := json.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range doc.Storage.Files {
+		text, found, err := readIgnition(string(data), f.Path)
+		if err != nil || !found {
+			t.Fatalf("%s: %v, found: %t", f.Path, err, found)
+		}
+		doc.Storage.Files[i].Contents.Source = text
+	}
+	out, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(out, '\n')
+}
+
+// TestIgnitionLeavesUsrAlone: nobody can write below Flatcar's /usr, /usr/local
+// included, and nothing of what is laid there names a program of ours there.
+func TestIgnitionLeavesUsrAlone(t *testing.T) {
+	c := load(t, clusterFile)
+	var doc ignitionConfig
+	if err := json.Unmarshal(mustRender(t, c, Ignition), &doc); err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, f := range doc.Storage.Files {
+		paths = append(paths, f.Path)
+	}
+	if diff := cmp.Diff([]string{layout.ClusterFile, layout.FetchEnv, "/opt/libexec/muster-fetch"}, paths); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+	contents, err := NewContents(c, Ignition.Prefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range contents.Files {
+		if strings.HasPrefix(f.Path, "/usr/") || strings.Contains(f.Content, "/usr/local") {
+			t.Errorf("%s lies or looks for something below /usr:\n%s", f.Path, f.Content)
+		}
+	}
+	local, err := Render(c, Options{Format: Ignition, Prefix: layout.Local})
+	if err != nil || !strings.Contains(string(local), `"path":"/usr/local/libexec/muster-fetch"`) {
+		t.Errorf("with --prefix /usr/local: %v\n%s", err, local)
+	}
+	if _, err := Render(c, Options{Prefix: "/usr"}); err == nil || !strings.Contains(err.Error(), `there is no prefix "/usr"; there are [/usr/local /opt]`) {
+		t.Errorf("another prefix: %v", err)
 	}
 }
 
@@ -189,11 +249,7 @@ func TestRenderLaysDown(t *testing.T) {
 // TestBareUnits holds that dropping comments changes no setting of a unit.
 func TestBareUnits(t *testing.T) {
 	for _, name := range []string{"muster-fetch.service", "muster.service"} {
-		data, err := units.FS.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := bare(string(data))
+		text := ownText()[layout.Local][name]
 		for line := range strings.Lines(text) {
 			if strings.HasSuffix(line, "\\\n") {
 				t.Errorf("%s: a continued line may hide a comment from systemd: %s", name, line)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/host"
 	"github.com/mustermetal/muster/pkg/kubeadm"
+	"github.com/mustermetal/muster/pkg/layout"
 	"github.com/mustermetal/muster/test/rig"
 )
 
@@ -149,7 +150,7 @@ func (k known) userData() ([]byte, error) {
 	if err := kubeadmTemplate.Execute(&config, k); err != nil {
 		return nil, fmt.Errorf("kubeadm's configuration: %w", err)
 	}
-	containerd, err := host.ContainerdConfig("registry.k8s.io/pause:3.10.2", map[string]map[string]any{
+	containerd, err := host.ContainerdConfig(layout.Local.Runc(), "registry.k8s.io/pause:3.10.2", map[string]map[string]any{
 		"io.containerd.cri.v1.runtime": {"restrict_oom_score_adj": true},
 	})
 	if err != nil {

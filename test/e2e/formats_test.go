@@ -11,7 +11,8 @@ import (
 )
 
 // TestFormats forms one cluster of servers that each boot from the same content in
-// another format, and fetch the agent by what it laid down. Who may become the
+// another format, and fetch the agent by what it laid down, all of them for the programs
+// of the image, which are below /usr/local. Who may become the
 // control plane is said by nothing but the role that each was rendered for.
 func TestFormats(t *testing.T) {
 	formats := []string{"ignition", "cloud-config", "script", "mime"}
@@ -27,7 +28,7 @@ func TestFormats(t *testing.T) {
 		if i == 0 {
 			role = "control-plane"
 		}
-		data, err := c.rig.Render(c.ctx, binary(t, "userdata"), []byte(file), "--format", formats[i], "--role", role)
+		data, err := c.rig.Render(c.ctx, binary(t, "userdata"), []byte(file), "--format", formats[i], "--role", role, "--prefix", "/usr/local")
 		c.must(err)
 		c.must(s.SetUserData(data))
 	}

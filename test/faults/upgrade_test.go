@@ -23,7 +23,7 @@ func TestUpgrade(t *testing.T) {
 	kubelets := r.processes()
 
 	// A program with words behind it runs as before.
-	sum := r.pinAgent("cp1", "cp "+layout.Agent+" /opt/next && echo another build >> /opt/next")
+	sum := r.pinAgent("cp1", "cp "+layout.Local.Agent()+" /opt/next && echo another build >> /opt/next")
 	r.upgraded(sum, "")
 	for _, name := range []string{"cp2", "cp3"} {
 		if !r.journalHas(name, "from=\"server ") {
@@ -120,7 +120,7 @@ func (r *trial) settled(sum string) {
 		if sum == "" {
 			continue
 		}
-		out, err := s.Exec(r.ctx, "sh", "-c", "sha256sum "+layout.Agent+"; cat "+layout.FetchEnv)
+		out, err := s.Exec(r.ctx, "sh", "-c", "sha256sum "+layout.Local.Agent()+"; cat "+layout.FetchEnv)
 		r.must(err)
 		if !strings.HasPrefix(out, sum+" ") || !strings.Contains(out, "MUSTER_SHA256_amd64='"+sum+"'") {
 			r.Errorf("on %s the agent and its pin are, expected %s:\n%s", s.Name, sum, out)

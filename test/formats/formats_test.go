@@ -53,7 +53,7 @@ type entry struct {
 	Content  string // or where a link leads
 }
 
-func contents(t *testing.T, note string) userdata.Contents {
+func contents(t *testing.T, note string, p layout.Prefix) userdata.Contents {
 	t.Helper()
 	c, problems := cluster.Parse("cluster.yaml", []byte(strings.Replace(clusterFile, "NOTE", note, 1)))
 	if err := cluster.Err(problems); err != nil {
@@ -63,7 +63,7 @@ func contents(t *testing.T, note string) userdata.Contents {
 	if c.Secret, err = cluster.NewSecret(bytes.NewReader(make([]byte, 32))); err != nil {
 		t.Fatal(err)
 	}
-	out, err := userdata.NewContents(c)
+	out, err := userdata.NewContents(c, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,9 +89,16 @@ func TestFormatsLeaveTheSame(t *testing.T) {
 	if _, err := exec.LookPath("cloud-init"); err != nil {
 		t.Skip("cloud-init is not installed; test/need.sh test installs it")
 	}
-	for name, note := range map[string]string{"plain": "as it stands", "strange": `"na\u00efve\n\tEND_OF_FILE 'quoted' \\ $(reboot) image_repo=x"`} {
+	for name, of := range map[string]struct {
+		note   string
+		prefix layout.Prefix
+	}{
+		"plain":   {"as it stands", layout.Local},
+		"strange": {`"na\u00efve\n\tEND_OF_FILE 'quoted' \\ $(reboot) image_repo=x"`, layout.Local},
+		"moved":   {"as it stands", layout.Opt},
+	} {
 		t.Run(name, func(t *testing.T) {
-			c := contents(t, note)
+			c := contents(t, of.note, of.prefix)
 			want := expected(c)
 			for _, format := range userdata.Formats {
 				t.Run(string(format), func(t *testing.T) {
@@ -122,7 +129,7 @@ func TestTreeLeavesTheSame(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("not root: the files would not be root's")
 	}
-	c, dir, root := contents(t, "as it stands"), t.TempDir(), t.TempDir()
+	c, dir, root := contents(t, "as it stands", layout.Local), t.TempDir(), t.TempDir()
 	for _, n := range c.Tree() {
 		at := filepath.Join(dir, n.Path)
 		err := os.MkdirAll(filepath.Dir(at), 0o755)
@@ -154,7 +161,7 @@ func TestScriptTwice(t *testing.T) {
 	if _, err := exec.LookPath("cloud-init"); err != nil || os.Getuid() != 0 {
 		t.Skip("not root, or cloud-init is not installed")
 	}
-	c := contents(t, "as it stands")
+	c := contents(t, "as it stands", layout.Local)
 	data, err := c.Render(userdata.Options{Format: userdata.Script})
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +203,7 @@ func TestScrub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := contents(t, "as it stands")
+	c := contents(t, "as it stands", layout.Local)
 	for _, format := range []userdata.Format{userdata.CloudConfig, userdata.Script, userdata.MIME} {
 		t.Run(string(format), func(t *testing.T) {
 			data, err := c.Render(userdata.Options{Format: format})

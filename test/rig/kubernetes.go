@@ -130,7 +130,7 @@ func (r *Rig) Status(ctx context.Context) (status []byte, from string, err error
 		if !s.Running() {
 			continue
 		}
-		out, err := s.Exec(ctx, "/usr/local/bin/bootstrap", "status", "-o", "json")
+		out, err := s.Exec(ctx, "bootstrap", "status", "-o", "json")
 		if err == nil {
 			return []byte(out), s.Name, nil
 		}

@@ -18,4 +18,8 @@ for kv in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do
 	echo "${kv#*=}" >"$f"
 	mount --bind "$f" "/proc/sys/${kv%=*}"
 done
+# As on systems whose /usr is an image: nobody writes to it from here on.
+if [ -e /etc/rig-read-only-usr ]; then
+	mount --bind /usr /usr && mount -o remount,bind,ro /usr
+fi
 exec /lib/systemd/systemd "$@"

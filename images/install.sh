@@ -5,7 +5,7 @@
 #   images/install.sh BIN        from the directory BIN, below $DESTDIR$PREFIX
 #
 # It builds nothing, so that root needs no Go. PREFIX is /usr/local when it is not
-# set; a server's units look for the agent there. DESTDIR is for who makes packages.
+# set; a server's units look for the agent there, or in /opt (bootstrap bake). DESTDIR is for who makes packages.
 set -euo pipefail
 
 say() { echo "install: $*" >&2; }
@@ -43,9 +43,11 @@ install -D -m 755 "$bin/userdata" "$to/bin/userdata"
 install -D -m 755 "$bin/bootstrap" "$to/bin/bootstrap"
 "$bin/userdata" man | lay share/man/man1/userdata.1
 bootstrap_manual | lay share/man/man8/bootstrap.8
-"$bin/userdata" completion bash | lay share/bash-completion/completions/userdata
-"$bin/userdata" completion zsh | lay share/zsh/site-functions/_userdata
-"$bin/userdata" completion fish | lay share/fish/vendor_completions.d/userdata.fish
+for program in userdata bootstrap; do
+	"$bin/$program" completion bash | lay "share/bash-completion/completions/$program"
+	"$bin/$program" completion zsh | lay "share/zsh/site-functions/_$program"
+	"$bin/$program" completion fish | lay "share/fish/vendor_completions.d/$program.fish"
+done
 for page in README.md LICENSE docs/*.md docs/cookbook/*.md docs/*.json; do
 	[ ! -e "$page" ] || lay "share/doc/muster/$page" <"$page"
 done

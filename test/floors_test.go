@@ -20,8 +20,8 @@ const module = "github.com/mustermetal/muster/"
 // hands do not know each other, the flow knows no hand, and the generator reaches
 // nothing outside.
 var floors = map[string]int{
-	// Nouns, and the units as files.
-	"pkg/cluster": 0, "pkg/device": 0, "pkg/member": 0, "pkg/layout": 0, "units": 0,
+	// Nouns, the units as files, and what shells complete.
+	"pkg/cluster": 0, "pkg/completion": 0, "pkg/device": 0, "pkg/member": 0, "pkg/layout": 0, "units": 0,
 	// Pure functions from nouns to nouns, and what agents say to each other.
 	"pkg/agent": 1, "pkg/change": 1, "pkg/election": 1, "pkg/plan": 1, "pkg/revocation": 1, "pkg/shape": 1, "pkg/speakers": 1, "pkg/userdata": 1,
 	// The flow, the hands, and the generator.

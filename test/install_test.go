@@ -49,8 +49,10 @@ func TestInstall(t *testing.T) {
 	}
 	want := []string{
 		"-rwxr-xr-x bin/bootstrap", "-rwxr-xr-x bin/userdata",
-		"-rw-r--r-- share/bash-completion/completions/userdata", "-rw-r--r-- share/fish/vendor_completions.d/userdata.fish",
-		"-rw-r--r-- share/man/man1/userdata.1", "-rw-r--r-- share/man/man8/bootstrap.8", "-rw-r--r-- share/zsh/site-functions/_userdata",
+		"-rw-r--r-- share/bash-completion/completions/bootstrap", "-rw-r--r-- share/bash-completion/completions/userdata",
+		"-rw-r--r-- share/fish/vendor_completions.d/bootstrap.fish", "-rw-r--r-- share/fish/vendor_completions.d/userdata.fish",
+		"-rw-r--r-- share/man/man1/userdata.1", "-rw-r--r-- share/man/man8/bootstrap.8",
+		"-rw-r--r-- share/zsh/site-functions/_bootstrap", "-rw-r--r-- share/zsh/site-functions/_userdata",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("installed (-want +got):\n%s", diff)
@@ -61,6 +63,7 @@ func TestInstall(t *testing.T) {
 	}
 	run(at("bin/userdata"), "version")
 	run("bash", "-ec", `. "$1"; COMP_WORDS=(userdata rend); COMP_CWORD=1; _userdata; [ "${COMPREPLY[*]}" = render ]`, "bash", at("share/bash-completion/completions/userdata"))
+	run("bash", "-ec", `. "$1"; COMP_WORDS=(bootstrap stat); COMP_CWORD=1; _bootstrap; [ "${COMPREPLY[*]}" = status ]`, "bash", at("share/bash-completion/completions/bootstrap"))
 	if _, err := exec.LookPath("mandoc"); err != nil {
 		t.Skip("mandoc is missing; make test installs it: the pages were not read")
 	}

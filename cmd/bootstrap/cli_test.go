@@ -35,7 +35,7 @@ func TestCLIPage(t *testing.T) {
 		fmt.Fprintf(&b, "\n## %s\n\n```text\n%s```\n", name, out)
 	}
 	help("bootstrap")
-	for _, c := range commands {
+	for _, c := range allCommands() {
 		help("bootstrap "+c.name, c.name)
 	}
 	for _, c := range netCommands {

@@ -26,10 +26,19 @@ func newFlags(name, help string, stdout io.Writer) flagSet {
 // parse turns a wrong command line into exit code 64 and --help, which prints
 // itself, into 0.
 func (f flagSet) parse(args []string) error {
+	has := false
 	err := f.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(f.stdout, f.help, "\nFlags:\n")
+		if ask, is := f.stdout.(*asking); is {
+			ask.set = f.FlagSet
+			return exitError{0, err}
+		}
+		fmt.Fprint(f.stdout, f.help)
+		f.VisitAll(func(*flag.Flag) { has = true })
+		if has {
+			fmt.Fprint(f.stdout, "\nFlags:\n")
+		}
 		f.SetOutput(f.stdout)
 		f.PrintDefaults()
 		return exitError{0, err}

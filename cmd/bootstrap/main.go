@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -61,6 +62,11 @@ var commands = []command{
 	{"bake", "lay the agent, units and artefacts into the root of an image", bakeCommand},
 }
 
+// allCommands are the commands, and the one that tells of all of them.
+func allCommands() []command {
+	return append(slices.Clone(commands), command{"completion", "print what makes a shell complete this command line", completionCommand})
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -77,7 +83,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		usage(stdout)
 		return 0
 	}
-	for _, c := range commands {
+	for _, c := range allCommands() {
 		if c.name != args[0] {
 			continue
 		}
@@ -100,7 +106,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func usage(w io.Writer) {
 	fmt.Fprint(w, "bootstrap turns this server into a member of its Kubernetes cluster.\n\nUsage: bootstrap COMMAND [flags]\n\n")
-	for _, c := range commands {
+	for _, c := range allCommands() {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, `

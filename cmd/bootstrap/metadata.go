@@ -49,12 +49,12 @@ func metadataCommand(ctx context.Context, args []string, stdout, _ io.Writer) er
 	platform := flags.String("platform", "", "read as this `platform`, whatever the cluster file says")
 	url := flags.String("url", "", "the base `URL` of the metadata service, likewise")
 	document := flags.String("file", "", "read this `file` or directory in place of the platform's documents")
-	output := flags.String("o", "", "json for scripts")
+	output := flags.String("o", "text", "the `format`: text or json")
 	if err := flags.parse(args); err != nil {
 		return err
 	}
-	if *output != "" && *output != "json" {
-		return flags.wrong(fmt.Errorf("-o is %q; expected json", *output))
+	if *output != "text" && *output != "json" {
+		return flags.wrong(fmt.Errorf("-o %q: expected text or json", *output))
 	}
 	spec, err := metadataSpec(*config, *platform != "")
 	if err != nil {

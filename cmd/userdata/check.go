@@ -34,6 +34,9 @@ Examples:
   userdata check -f clusters/k8s-bgp/cluster.yaml
   userdata check -f - -o json < cluster.yaml
   userdata check --limit nocloud         # user-data of any size: a disk carries it
+
+Exit codes: 0 nothing is wrong, 1 a file cannot be read, 64 wrong command line, 65 the
+cluster file or the lock file is wrong.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file := fileFlag(set)

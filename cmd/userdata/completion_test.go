@@ -74,9 +74,9 @@ func TestCompletion(t *testing.T) {
 	t.Run("zsh", func(t *testing.T) { shell(t, t.TempDir(), "zsh", "-n", completionFor(t, "zsh")) })
 	t.Run("all", func(t *testing.T) {
 		for _, c := range completions() {
-			for _, o := range c.options {
-				if o.usage == "" || o.value == "value" || o.value == "string" {
-					t.Errorf("userdata %s %s: the flag has no usage with a name in backquotes", c.name, o.flag)
+			for _, o := range c.Options {
+				if o.Usage == "" || o.Value == "value" || o.Value == "string" {
+					t.Errorf("userdata %s %s: the flag has no usage with a name in backquotes", c.Name, o.Flag)
 				}
 			}
 		}

@@ -25,6 +25,9 @@ Examples:
   userdata diff user-data                      # what changed since it was rendered
   git show HEAD:cluster.yaml | userdata diff - cluster.yaml
   userdata diff old.yaml new.yaml -o json | jq -e '.effect != "new-cluster"'
+
+Exit codes: 0 done, 1 a file cannot be read, or something differs (--exit-code), 64 wrong command
+line, 65 a file is wrong.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		output := set.String("o", "text", "the `format` of the result on stdout: text or json")

@@ -24,6 +24,8 @@ enrol. It asks nothing and overwrites nothing.
 Examples:
   userdata init k8s-bgp
   userdata init lab --dir clusters/lab --servers 3 --control-planes 1
+
+Exit codes: 0 done, 1 a file cannot be written, 64 wrong command line, 65 a file is there already.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		dir := set.String("dir", ".", "the `directory` to write to; it is made when missing")

@@ -36,6 +36,9 @@ Examples:
   userdata lock --check                      # for CI: 65 when the lock file is not what it would be
   userdata lock --list | wget -x -P mirror -i -   # the files of a mirror, checksums too
   userdata lock --from mirror
+
+Exit codes: 0 done, 1 a file cannot be had at the moment, 64 wrong command line, 65 the cluster
+file or the lock file is wrong, or a file is not what was published.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file, lock := fileFlag(set), lockFlag(set)

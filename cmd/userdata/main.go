@@ -116,10 +116,14 @@ func (c command) run(ctx context.Context, args []string, s streams) int {
 }
 
 func (c command) usage(w io.Writer, set *flag.FlagSet) {
-	fmt.Fprintf(w, "Usage: userdata %s %s\n\n%s\n", c.name, c.args, c.help)
-	set.SetOutput(w)
-	fmt.Fprintln(w, "Flags:")
-	set.PrintDefaults()
+	fmt.Fprintf(w, "Usage: userdata %s %s\n\n%s", c.name, c.args, c.help)
+	has := false
+	set.VisitAll(func(*flag.Flag) { has = true })
+	if has {
+		set.SetOutput(w)
+		fmt.Fprintln(w, "\nFlags:")
+		set.PrintDefaults()
+	}
 }
 
 func usage(w io.Writer) {

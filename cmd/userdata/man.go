@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/mustermetal/muster/pkg/completion"
 )
 
 // manCommand is hidden: it is for who packages the program. It is a function
@@ -18,6 +20,8 @@ func manCommand() command {
 
 Example:
   userdata man > /usr/local/share/man/man1/userdata.1
+
+Exit codes: 0 done, 64 wrong command line.
 `,
 		flags: func(*flag.FlagSet) func(context.Context, streams, []string) error {
 			return func(_ context.Context, s streams, names []string) error {
@@ -109,7 +113,7 @@ func (c command) writeManual(w io.Writer) {
 	c.flags(set)
 	set.VisitAll(func(f *flag.Flag) {
 		value, usage := flag.UnquoteUsage(f)
-		fmt.Fprintf(w, ".TP\n.B %s", roff(dashes(f.Name)))
+		fmt.Fprintf(w, ".TP\n.B %s", roff(completion.Dashes(f.Name)))
 		if value != "" {
 			fmt.Fprintf(w, " \\fI%s\\fR", roff(value))
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mustermetal/muster/pkg/completion"
 )
 
 func output(t *testing.T, args ...string) string {
@@ -45,7 +47,7 @@ func TestManual(t *testing.T) {
 			}
 		}
 		for _, c := range completions() {
-			for _, want := range append([]string{"userdata " + c.name}, flagsOf(c)...) {
+			for _, want := range append([]string{"userdata " + c.Name}, flagsOf(c)...) {
 				if !strings.Contains(shown.String(), want) {
 					t.Errorf("the manual does not have %q", want)
 				}
@@ -54,10 +56,10 @@ func TestManual(t *testing.T) {
 	}
 }
 
-func flagsOf(c completed) []string {
+func flagsOf(c completion.Command) []string {
 	var out []string
-	for _, o := range c.options {
-		out = append(out, o.flag)
+	for _, o := range c.Options {
+		out = append(out, o.Flag)
 	}
 	return out
 }
@@ -79,8 +81,12 @@ func TestHelpPage(t *testing.T) {
 	}
 	got := before + helpFrom
 	for _, c := range allCommands() {
+		help := output(t, c.name, "--help")
+		if !strings.Contains(help, "\nExample") || !strings.Contains(help, "\nExit codes: 0 ") {
+			t.Errorf("userdata %s --help has no examples, or no exit codes:\n%s", c.name, help)
+		}
 		if !c.hidden {
-			got += fmt.Sprintf("\n## userdata %s\n\n```text\n%s```\n", c.name, output(t, c.name, "--help"))
+			got += fmt.Sprintf("\n## userdata %s\n\n```text\n%s```\n", c.name, help)
 		}
 	}
 	if *update {

@@ -26,6 +26,9 @@ only the servers' metadata tell is said to come from there.
 Examples:
   userdata plan
   userdata plan -o json | jq '.absent[] | select(.forms == "never")'
+
+Exit codes: 0 done, 1 a file cannot be read, 64 wrong command line, 65 the cluster file or the
+lock file is wrong.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file, lock := fileFlag(set), lockFlag(set)

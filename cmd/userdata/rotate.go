@@ -22,6 +22,9 @@ bootstrap rotate takes it up, in three steps that the command prints.
 
 Example:
   userdata rotate -f clusters/k8s-bgp/cluster.yaml
+
+Exit codes: 0 done, 1 a file cannot be written, 64 wrong command line, 65 the cluster file or the
+secret is wrong, or an earlier rotation has not ended.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		file := fileFlag(set)

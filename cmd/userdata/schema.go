@@ -18,6 +18,8 @@ write; check knows more, because it sees what fields mean together.
 Examples:
   userdata schema > cluster.schema.json
   sed -i '1i # yaml-language-server: $schema=cluster.schema.json' cluster.yaml
+
+Exit codes: 0 done, 64 wrong command line.
 `,
 	flags: func(*flag.FlagSet) func(context.Context, streams, []string) error {
 		return func(_ context.Context, s streams, names []string) error {

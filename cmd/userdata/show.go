@@ -31,6 +31,9 @@ Examples:
   userdata show < user-data | userdata check -f -
   userdata show -o json user-data | jq -r .spec.id
   curl -s http://169.254.169.254/userdata | userdata show
+
+Exit codes: 0 done, 1 it cannot be read, 64 wrong command line, 65 it is no user-data of
+muster, or has a wrong cluster file in it.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		output := set.String("o", "yaml", "the `format` of the result: yaml or json")

@@ -19,6 +19,8 @@ reads, and the versions of Kubernetes that it accepts.
 
 Example:
   userdata version -o json | jq -r .commit
+
+Exit codes: 0 done, 64 wrong command line.
 `,
 	flags: func(set *flag.FlagSet) func(context.Context, streams, []string) error {
 		output := set.String("o", "text", "the `format` of the result: text or json")

@@ -25,6 +25,7 @@ type fenceCase struct {
 	attempts  int      // ballots in all
 	beyond    int      // and so many more that follow a decision by themselves
 	reduced   bool     // with the reductions 6 and 7: only while one slot is searched
+	settled   int      // slots that are decided when the search begins: with the reductions 8 to 11
 	goFit     bool     // LEADER is followed by GO
 	rerender  bool     // a server may boot with any of cfgs
 	mutant    string   // a driver that is wrong, or none

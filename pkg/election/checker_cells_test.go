@@ -45,7 +45,7 @@ func (c *checker) sent(all set) uint16 {
 		if x.fact == "" {
 			s.list = append(s.list, q)
 		}
-		if x.m.Kind == Prepare {
+		if x.m.Kind == Prepare && !c.beyond(x.m) {
 			s.attempts++
 		}
 		spent = spent || x.fact == noneLeft
@@ -154,7 +154,7 @@ func (c *checker) swap(from uint16, r int32, own bool, w *waiters, ws uint32) ui
 func (c *checker) awaited(a Message, w wait) bool {
 	switch a.Kind {
 	case Stands:
-		return w.nonce != "" && a.Nonce == w.nonce
+		return w.nonce != "" && a.Nonce == w.nonce && a.Standing // a no counts for nothing, it is for people
 	case Promise:
 		return w.ballot != (Ballot{}) && a.Ballot == w.ballot && !w.accepting
 	}

@@ -7,34 +7,56 @@ import (
 
 // successors lists what may happen next.
 func (c *checker) successors(s state, yield func(state, move)) {
+	if c.superseding() && c.hasten(s, yield) {
+		return // reduction 8
+	}
 	sent := &c.sents[s[atSent]]
 	for i := range c.m {
 		if c.doubled(&s, i) {
 			continue
 		}
-		l, deaf := c.cells[s[i]].local, &c.sents[c.cells[s[i]].deaf].set
-		for _, q := range sent.list {
-			if deaf.has(q) {
-				continue
+		l := c.cells[s[i]].local
+		switch {
+		case c.holder(i):
+			c.proposer(s, i, l, c.fence.attempts, yield) // reduction 10
+			continue
+		case c.superseding() && c.locals[l].core.state.known() > c.fence.settled: // reduction 9
+		default:
+			c.hears(s, i, l, yield)
+			if c.locals[l].place < c.fence.proposers {
+				c.proposer(s, i, l, sent.attempts, yield)
 			}
-			if c.fence.reduced && c.questions[q].m.Kind == Tell && len(c.questions[q].m.Decided) > 0 {
-				continue // reduction 6
-			}
-			c.go1(s, move{kind: moveAsked, server: i, arg: q, result: c.on(l, q)}, yield)
-		}
-		if c.locals[l].place < c.fence.proposers {
-			c.proposer(s, i, l, sent.attempts, yield)
-		}
-		for cfg := range c.fence.cfgs {
-			if c.spent(&s) {
-				break // reduction 7
-			}
-			if cfg == c.fence.servers[i].cfg || c.fence.rerender {
-				c.go1(s, move{kind: moveCrash, server: i, arg: uint16(cfg), result: c.reboot(l, cfg, c.late(s), false)}, yield)
-			}
+			c.crashes(s, i, l, yield)
 		}
 		if int(s[atWipes]) < c.fence.wipes && c.locals[l].disk.Seq > 0 {
 			c.go1(s, move{kind: moveWipe, server: i, result: c.reboot(l, c.locals[l].cfg, c.late(s), true)}, yield)
+		}
+	}
+}
+
+// hears lists the questions that a server may be given.
+func (c *checker) hears(s state, i int, l uint16, yield func(state, move)) {
+	deaf := &c.sents[c.cells[s[i]].deaf].set
+	for _, q := range c.sents[s[atSent]].list {
+		m := &c.questions[q].m
+		switch {
+		case deaf.has(q):
+		case c.fence.reduced && m.Kind == Tell && len(m.Decided) > 0: // reduction 6
+		case c.superseding() && (m.Kind == Tell || c.beyond(*m)): // reduction 9
+		default:
+			c.go1(s, move{kind: moveAsked, server: i, arg: q, result: c.on(l, q)}, yield)
+		}
+	}
+}
+
+// crashes lists the configurations with which a server may boot again.
+func (c *checker) crashes(s state, i int, l uint16, yield func(state, move)) {
+	if c.spent(&s) {
+		return // reduction 7
+	}
+	for cfg := range c.fence.cfgs {
+		if cfg == c.fence.servers[i].cfg || c.fence.rerender {
+			c.go1(s, move{kind: moveCrash, server: i, arg: uint16(cfg), result: c.reboot(l, cfg, c.late(s), false)}, yield)
 		}
 	}
 }
@@ -122,22 +144,27 @@ func (c *checker) proposer(s state, i int, l uint16, attempts int, yield func(st
 			}
 		}
 	}
-	for k, kind := range []TimerKind{TimerResend, TimerSpread, TimerStand} {
-		r := c.when(eventKey{local: l, kind: moveTimer, arg: uint16(k)}, func() []Event { return []Event{Timer{Kind: kind}} })
-		c.go1(s, move{kind: moveTimer, server: i, arg: uint16(k), result: r}, yield)
-	}
+	c.repeats(s, i, l, yield)
 	for k, e := range c.fence.acts {
 		r := c.when(eventKey{local: l, kind: moveAct, arg: uint16(k)}, func() []Event { return []Event{e} })
 		c.go1(s, move{kind: moveAct, server: i, arg: uint16(k), result: r}, yield)
 	}
-	if w.nonce != "" {
-		view := others(c.m, c.fence.proposers, i, c.m-1)
-		r := c.when(eventKey{local: l, kind: moveStand}, func() []Event { return []Event{c.view(view), Timer{Kind: TimerStand}} })
-		c.go1(s, move{kind: moveStand, server: i, result: r}, yield)
-	}
 	if w != (wait{}) {
 		c.path = c.path[:0]
 		c.answered(s, i, l, 0, yield)
+	}
+}
+
+// repeats lists what a server that proposes asks again.
+func (c *checker) repeats(s state, i int, l uint16, yield func(state, move)) {
+	for k, kind := range []TimerKind{TimerResend, TimerSpread, TimerStand} {
+		r := c.when(eventKey{local: l, kind: moveTimer, arg: uint16(k)}, func() []Event { return []Event{Timer{Kind: kind}} })
+		c.go1(s, move{kind: moveTimer, server: i, arg: uint16(k), result: r}, yield)
+	}
+	if c.waits[c.locals[l].waits].nonce != "" {
+		view := others(c.m, c.fence.proposers, i, c.m-1)
+		r := c.when(eventKey{local: l, kind: moveStand}, func() []Event { return []Event{c.view(view), Timer{Kind: TimerStand}} })
+		c.go1(s, move{kind: moveStand, server: i, result: r}, yield)
 	}
 }
 

@@ -9,7 +9,7 @@ const noneLeft = "no attempt is left"
 // spent says that no server will begin another attempt, in a case where that
 // allows to leave more out.
 func (c *checker) spent(s *state) bool {
-	return c.fence.reduced && c.sents[s[atSent]].attempts >= c.fence.attempts
+	return (c.fence.reduced || c.superseding()) && c.sents[s[atSent]].attempts >= c.fence.attempts
 }
 
 // reduce takes out of a situation what can no longer make a difference once all
@@ -19,7 +19,9 @@ func (c *checker) reduce(s *state) {
 		return
 	}
 	for i := range c.m {
-		s[i] = c.heir(s[i])
+		if !c.holder(i) {
+			s[i] = c.heir(s[i])
+		}
 	}
 	s[atSent] = c.live(s)
 }

@@ -43,7 +43,8 @@ import (
 //     losing messages is a schedule too. A proposer that is done is then one of those
 //     that never propose.
 //
-// TestReductionsAgree searches small cases without 6 and 7 too.
+// TestReductionsAgree searches small cases without 6 and 7 too. What follows a
+// decided GO has more: see checker_after_test.go.
 
 // maxServers bounds a case, so that a state has a fixed size.
 const maxServers = 6
@@ -131,6 +132,7 @@ type checker struct {
 	moves  int
 	cov    coverage
 	path   []uint16 // scratch of answered
+	past   bool     // the prologue is over
 }
 
 func newChecker(t testing.TB, f *fenceCase) *checker {
@@ -157,6 +159,7 @@ type verdict struct {
 func (c *checker) run(limit int) verdict {
 	began := processorTime()
 	c.visit(c.prologue(), 0)
+	c.past = true
 	v := verdict{full: true}
 	for i := 0; i < len(c.states); i++ {
 		if len(c.states) > limit {
@@ -223,7 +226,7 @@ func (c *checker) find(s *state) *uint32 {
 
 // canon sorts servers that are alike; names, when given, are sorted along.
 func (c *checker) canon(s *state, names []string) {
-	if c.fence.reduced {
+	if c.fence.reduced || c.superseding() {
 		c.reduce(s)
 	}
 	for i := 1; i < c.m; i++ {

@@ -16,10 +16,12 @@ import (
 type Plan struct {
 	ID            string
 	Secret        cluster.Secret
-	Expect        int      // N
-	ControlPlanes int      // K
-	Names         []string // of all servers that the cluster file describes, in the order of their indexes
-	Discovery     string   // elements of spec.discovery; NewPlan lists the first three servers
+	Expect        int               // N
+	ControlPlanes int               // K
+	Eligible      string            // spec.servers.eligible; NewPlan selects the names cp*
+	Names         []string          // of all servers that the cluster file describes, in the order of their indexes
+	Tags          map[string]string // a tag by name, of those that have one
+	Discovery     string            // elements of spec.discovery; NewPlan lists the first three servers
 	Token         cluster.Secret
 	Webhook       string // of spec.report
 	Join          string // the hash of the CA, in user-data of servers that join
@@ -36,7 +38,7 @@ var clusterFile = template.Must(template.New("cluster.yaml").Funcs(template.Func
 
 // NewPlan is a plan of a new cluster.
 func NewPlan(expect, controlPlanes int, names ...string) (Plan, error) {
-	p := Plan{Expect: expect, ControlPlanes: controlPlanes, Names: names}
+	p := Plan{Expect: expect, ControlPlanes: controlPlanes, Eligible: `{hostname: "cp*"}`, Names: names}
 	var founders []string
 	for i := range min(3, len(names)) {
 		founders = append(founders, addressOf(i+1).String())

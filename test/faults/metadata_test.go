@@ -27,23 +27,35 @@ func (r *trial) metadataStore() metadata.Store {
 	return store
 }
 
-// beginTold makes servers that learn from a metadata service what they are.
-func beginTold(t *testing.T, platform string, controlPlanes int, names ...string) (*trial, metadata.Store) {
-	t.Helper()
-	r := begin(t, len(names), controlPlanes, names...)
-	store := r.metadataStore()
-	r.plan.Metadata, r.plan.Platform = "http://"+balancerIP.String(), platform
-	data, err := r.plan.Render()
-	r.must(err)
-	for _, name := range names {
+// metadataURL is where a metadata service answers.
+var metadataURL = "http://" + balancerIP.String()
+
+// tell gives a metadata service the documents of a trial's servers.
+func (r *trial) tell(store metadata.Store) {
+	r.Helper()
+	for _, name := range r.plan.Names {
 		s := r.by[name]
-		s.SetUserData(data)
+		var tags []string
+		if tag := r.plan.Tags[name]; tag != "" {
+			tags = append(tags, tag)
+		}
 		r.must(store.Put(metadata.Server{
-			ID: name, Hostname: name, MACs: []string{s.Hardware}, Addresses: []metadata.Address{{Address: netip.PrefixFrom(s.Address, subnet.Bits())}},
+			ID: name, Hostname: name, Tags: tags, MACs: []string{s.Hardware}, Addresses: []metadata.Address{{Address: netip.PrefixFrom(s.Address, subnet.Bits())}},
 			BGP: []metadata.Neighbor{{CustomerAS: 65000, CustomerIP: s.Address, PeerAS: 65530, PeerIPs: []netip.Addr{balancerIP}}},
 		}))
 	}
-	return r, store
+}
+
+// beginTold makes servers that learn from a metadata service what they are.
+func beginTold(t *testing.T, platform string, controlPlanes int, names ...string) (*trial, metadata.Store) {
+	t.Helper()
+	plan, err := NewPlan(len(names), controlPlanes, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan.Metadata, plan.Platform = metadataURL, platform
+	r := beginPlan(t, newSeed(t), plan)
+	return r, r.store
 }
 
 // TestMetadata: the service does to each of five servers something else. One gets

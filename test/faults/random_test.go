@@ -55,7 +55,13 @@ type chaos struct {
 func random(t *testing.T, seed uint64) {
 	shape := shapes[seed%uint64(len(shapes))]
 	names := strings.Fields(shape.names)
-	r := beginWith(t, seed, len(names), shape.controlPlanes, names...)
+	plan, err := NewPlan(len(names), shape.controlPlanes, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := plan.choose(seed / uint64(len(shapes)))
+	r := beginPlan(t, seed, plan)
+	t.Logf("%d control planes, eligible: %s", plan.ControlPlanes, plan.Eligible)
 	c := &chaos{trial: r, wipes: election.Tolerated(len(names), election.Quorum(len(names), cluster.QuorumSafe)), busy: map[string]*sync.Mutex{}}
 	for _, name := range names {
 		c.busy[name] = &sync.Mutex{}
@@ -72,6 +78,7 @@ func random(t *testing.T, seed uint64) {
 	c.under.Wait()
 	r.Switch.Reset()
 	r.formed()
+	r.roles(may...)
 }
 
 // fault begins one and goes on; its end comes by itself.

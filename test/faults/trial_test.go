@@ -13,6 +13,7 @@ import (
 
 	"github.com/mustermetal/muster/images"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
 // patience is when a cluster that can form must have formed. One takes 5 s; the
@@ -47,6 +48,7 @@ type trial struct {
 	plan   Plan
 	data   []byte // user-data
 	by     map[string]*Server
+	store  metadata.Store // of the metadata service, where the plan has one
 	// superseded are instances that an operator gave up.
 	superseded []string
 	// lawless marks a run outside of what the fence promises: there the verdict must
@@ -63,22 +65,33 @@ func begin(t *testing.T, expect, controlPlanes int, names ...string) *trial {
 
 func beginWith(t *testing.T, seed uint64, expect, controlPlanes int, names ...string) *trial {
 	t.Helper()
+	plan, err := NewPlan(expect, controlPlanes, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return beginPlan(t, seed, plan)
+}
+
+// beginPlan is begin for a plan that was changed.
+func beginPlan(t *testing.T, seed uint64, plan Plan) *trial {
+	t.Helper()
 	l := theLab(t)
 	// A run is a minute or less; what is above is for the verdict.
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	t.Cleanup(cancel)
-	r := &trial{Lab: l, T: t, ctx: ctx, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), by: map[string]*Server{}}
+	r := &trial{Lab: l, T: t, ctx: ctx, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), plan: plan, by: map[string]*Server{}}
 	t.Cleanup(r.end)
 	t.Logf("seed %d", seed)
 	var err error
-	if r.plan, err = NewPlan(expect, controlPlanes, names...); err != nil {
-		t.Fatal(err)
-	}
 	if r.data, err = r.plan.Render(); err != nil {
 		t.Fatal(err)
 	}
-	for i, name := range names {
+	for i, name := range plan.Names {
 		r.add(name, i+1, r.data)
+	}
+	if plan.Metadata != "" {
+		r.store = r.metadataStore()
+		r.tell(r.store)
 	}
 	return r
 }

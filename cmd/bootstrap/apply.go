@@ -178,7 +178,7 @@ func revisionText(r revisionReply) string {
 		fmt.Fprintln(&b, sentence)
 	}
 	switch {
-	case r.Effect == "" || r.Refused != "":
+	case r.Is == r.Was:
 	case r.Done:
 		fmt.Fprintf(&b, "Revision %d is written: bootstrap status shows who runs by it.\n", r.Is)
 	default:

@@ -117,6 +117,8 @@ type Standing struct {
 type SpecRequest struct {
 	// Known is the revision that the caller runs by: of the same one it gets no text.
 	Known uint64 `json:"known"`
+	// Sum is the sha256 of that revision's text: another text of that number is sent.
+	Sum string `json:"sum,omitempty"`
 }
 
 // ErrNotReady says that the server asked cannot answer yet (it is no control

@@ -2,8 +2,6 @@ package bootstrap
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -37,7 +35,7 @@ func (s *Server) Apply(ctx context.Context, yes bool, text string, expected *uin
 	if err != nil {
 		return Revision{}, err
 	}
-	now, err := s.currentSpec(ctx, db)
+	now, highest, err := s.currentSpec(ctx, db, expected)
 	if err != nil {
 		return Revision{}, err
 	}
@@ -61,7 +59,11 @@ func (s *Server) Apply(ctx context.Context, yes bool, text string, expected *uin
 	}
 	r := revise(now.Revision, was, is)
 	r.Next = plan.Resize(rows, is.Spec.Servers.ControlPlanes, s.agent.fence.read().Leader.CAHash)
-	if r.Effect == "" || r.Refused != "" {
+	lost := highest > now.Revision // its number is not given twice
+	if r.Is != r.Was || lost && r.Refused == "" {
+		r.Is = highest + 1
+	}
+	if r.Is == r.Was {
 		return r, nil
 	}
 	if err := s.agent.Revisions.Check(text); err != nil {
@@ -111,29 +113,30 @@ func (s *Server) write(ctx context.Context, db Directory, r Revision, is cluster
 }
 
 // currentSpec is the revision in the directory. A directory that was made again gets
-// it back from a control plane that keeps it; until then nothing is applied.
-func (s *Server) currentSpec(ctx context.Context, db Directory) (member.Spec, error) {
-	a := s.agent
-	var none member.Spec
+// it back from a control plane that keeps it; until then nothing is applied, unless the
+// operator expects the revision that is there. highest is the highest number that was
+// given: servers may keep what it stood for.
+func (s *Server) currentSpec(ctx context.Context, db Directory, expected *uint64) (now member.Spec, highest uint64, err error) {
 	if err := s.directoryStands(ctx); err != nil {
-		return none, err
+		return now, 0, err
 	}
-	data, _, err := a.Authority.ConfigMap(ctx, specMap)
+	data, _, err := s.agent.Authority.ConfigMap(ctx, specMap)
 	if err != nil {
-		return none, fmt.Errorf("%w: %w", err, agent.ErrNotReady)
+		return now, 0, fmt.Errorf("%w: %w", err, agent.ErrNotReady)
 	}
 	mirrored, _ := strconv.ParseUint(data["revision"], 10, 64) // none, or one that a person wrote there, counts as 0
-	now, err := db.Spec(ctx, -1)
+	found, err := db.Spec(ctx, -1)
 	switch {
 	case err != nil:
-		return none, err
-	case now == nil:
-		return none, fmt.Errorf("the directory has no spec yet; a control plane writes it within %s: %w", specEvery, agent.ErrNotReady)
-	case now.Revision < mirrored:
-		return none, fmt.Errorf("the directory has revision %d of the spec, and Kubernetes knows of %d (ConfigMap kube-system/%s): it was lost and made again, and a control plane that keeps revision %d brings it back within %s. "+
-			"If none does, delete the ConfigMap and apply again: %w", now.Revision, mirrored, specMap, mirrored, specEvery, agent.ErrNotReady)
+		return now, 0, err
+	case found == nil:
+		return now, 0, fmt.Errorf("the directory has no spec yet; a control plane writes it within %s: %w", specEvery, agent.ErrNotReady)
+	case found.Revision < mirrored && (expected == nil || *expected != found.Revision):
+		return now, 0, fmt.Errorf("the directory has revision %d of the spec, and Kubernetes knows of %d (ConfigMap kube-system/%s): it was lost and made again, and a control plane that keeps revision %d brings it back within %s. "+
+			"If none does, apply with --revision %d: what you apply becomes revision %d, over whatever a server still keeps: %w",
+			found.Revision, mirrored, specMap, mirrored, specEvery, found.Revision, mirrored+1, agent.ErrNotReady)
 	}
-	return *now, nil
+	return *found, max(found.Revision, mirrored), nil
 }
 
 func parseSpec(name, text string) (cluster.Cluster, error) {
@@ -155,8 +158,7 @@ func (a *Agent) mirrorSpec(ctx context.Context, s member.Spec) error {
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256([]byte(s.Text))
-	want := map[string]string{"revision": strconv.FormatUint(s.Revision, 10), "sha256": hex.EncodeToString(sum[:]), "cluster.yaml": string(text)}
+	want := map[string]string{"revision": strconv.FormatUint(s.Revision, 10), "sha256": s.Sum(), "cluster.yaml": string(text)}
 	data, version, err := a.Authority.ConfigMap(ctx, specMap)
 	if err != nil {
 		return err

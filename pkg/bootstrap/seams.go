@@ -161,7 +161,7 @@ type Directory interface {
 	// Spec is the revision of the cluster's spec, nil when there is none yet; without
 	// its text when it is the known one. -1 is none.
 	Spec(ctx context.Context, known int64) (*member.Spec, error)
-	// WriteSpec writes the revision that comes after the expected one, and wraps
+	// WriteSpec writes a revision that comes after the expected one, and wraps
 	// agent.ErrRefused when somebody else was faster. RestoreSpec brings one back,
 	// unless there is the same or a higher one.
 	WriteSpec(ctx context.Context, spec member.Spec, expected uint64) error

@@ -44,8 +44,10 @@ func (s *Server) Status(context.Context) member.Status {
 	if lost := a.lost.Load(); lost != nil {
 		texts = append(texts, *lost)
 	}
-	if text := agentProblem(status.Agent); text != "" {
-		texts = append(texts, text)
+	for _, text := range []string{agentProblem(status.Agent), a.spec.problem()} {
+		if text != "" {
+			texts = append(texts, text)
+		}
 	}
 	for _, text := range texts {
 		if strings.Contains(status.Waiting, text) || strings.Contains(status.Problem, text) {

@@ -17,6 +17,7 @@ import (
 const (
 	specEvery       = 5 * time.Second  // a control plane looks into the directory
 	specEveryWorker = 10 * time.Second // a worker asks a control plane
+	specDoubt       = time.Minute      // for which control planes may not have read the newest yet
 )
 
 // errRevised ends a run of the flow; systemd starts the agent again, which runs by
@@ -28,6 +29,21 @@ type specWatch struct {
 	mu     sync.Mutex
 	status member.SpecStatus
 	newest member.Spec // as last seen, with its text
+	other  string      // what is wrong between what is kept here and what the cluster has
+}
+
+// differs notes a sentence about two histories of the spec, "" for none.
+func (w *specWatch) differs(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.other = text
+}
+
+// problem is that sentence.
+func (w *specWatch) problem() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.other
 }
 
 func (w *specWatch) read() (member.SpecStatus, member.Spec) {
@@ -68,6 +84,7 @@ func (a *Agent) followSpec(ctx context.Context, d election.Decree, role member.R
 	}
 	running, hindered := a.Revisions.Running()
 	a.spec.runs(running.Revision, hindered)
+	var behind time.Time                                      // since when the cluster has a lower revision
 	for look := true; look; look = sleep(ctx, every) == nil { // at once: who sees Ready may apply
 		newest, err := a.newestSpec(ctx, d, running)
 		if err != nil {
@@ -76,6 +93,16 @@ func (a *Agent) followSpec(ctx context.Context, d election.Decree, role member.R
 			continue
 		}
 		newest = a.spec.saw(newest)
+		if newest.Revision >= running.Revision {
+			behind = time.Time{}
+		} else if behind.IsZero() {
+			behind = a.Now()
+		}
+		text := twoHistories(running, newest, !behind.IsZero() && a.Now().Sub(behind) > specDoubt)
+		if text != a.spec.problem() && text != "" {
+			a.Log.Warn("spec", "problem", text)
+		}
+		a.spec.differs(text)
 		if newest.Revision <= running.Revision {
 			a.spec.runs(running.Revision, hindered)
 			continue
@@ -103,18 +130,36 @@ func (a *Agent) followSpec(ctx context.Context, d election.Decree, role member.R
 	return nil
 }
 
+// twoHistories says what is wrong between the revision that a server runs by and the
+// newest of the cluster, where a directory was lost and filled anew between two applies.
+// behind says that the newest has been lower for too long to be on its way. What the
+// one stood for that is not in force nobody but its operator knows.
+func twoHistories(running, newest member.Spec, behind bool) string {
+	const remedy = "apply the cluster file that shall count, which every server takes then (bootstrap apply -f)"
+	switch {
+	case running.Revision == 0 || running.Revision < newest.Revision:
+		return ""
+	case running.Revision > newest.Revision && behind:
+		return fmt.Sprintf("this server runs by revision %d of the spec, and the cluster has %d: the directory was lost, and no control plane keeps what this server does; %s, with --revision %d", running.Revision, newest.Revision, remedy, newest.Revision)
+	case running.Revision == newest.Revision && newest.Text != "" && newest.Sum() != running.Sum():
+		return fmt.Sprintf("this server runs by another revision %d of the spec than the cluster (sha256 %s, there %s): the directory was lost and filled anew between two applies; %s. Where that is what the cluster has: rm /var/lib/muster/spec.json here, and systemctl restart muster",
+			running.Revision, short(running.Sum()), short(newest.Sum()), remedy)
+	}
+	return ""
+}
+
 // newestSpec asks this server's directory, or a control plane.
 func (a *Agent) newestSpec(ctx context.Context, d election.Decree, running member.Spec) (member.Spec, error) {
 	if a.directory.Load() {
 		return a.specOfDirectory(ctx, running)
 	}
-	known := running.Revision
+	known := running
 	if _, seen := a.spec.read(); seen.Text != "" {
-		known = seen.Revision
+		known = seen
 	}
 	var newest member.Spec
 	err := a.askControlPlane(ctx, d, func(ctx context.Context, p agent.Peer) (err error) {
-		newest, err = a.fabric.Calls.Spec(ctx, p, agent.SpecRequest{Known: known})
+		newest, err = a.fabric.Calls.Spec(ctx, p, agent.SpecRequest{Known: known.Revision, Sum: known.Sum()})
 		return err
 	})
 	return newest, err
@@ -124,11 +169,7 @@ func (a *Agent) newestSpec(ctx context.Context, d election.Decree, running membe
 // keeps when that is higher: the directory was lost and made again. With which spec
 // the cluster formed is written by a server that founded it.
 func (a *Agent) specOfDirectory(ctx context.Context, running member.Spec) (member.Spec, error) {
-	known := int64(-1)
-	if _, seen := a.spec.read(); seen.Text != "" {
-		known = int64(seen.Revision)
-	}
-	found, err := a.Directory.Spec(ctx, known)
+	found, err := a.Directory.Spec(ctx, -1) // with its text: a lost directory may have another of that number
 	if err != nil {
 		return member.Spec{}, err
 	}
@@ -168,7 +209,7 @@ func (s *Server) Spec(_ context.Context, _ agent.Caller, r agent.SpecRequest) (m
 	if newest.Text == "" {
 		return newest, fmt.Errorf("this control plane has not read the cluster's spec yet: %w", agent.ErrNotReady)
 	}
-	if newest.Revision == r.Known {
+	if newest.Revision == r.Known && (r.Sum == "" || r.Sum == newest.Sum()) {
 		newest.Text = ""
 	}
 	return newest, nil

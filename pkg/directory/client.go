@@ -136,7 +136,7 @@ func (c *Client) Spec(ctx context.Context, known int64) (*member.Spec, error) {
 	return reply.Spec, err
 }
 
-// WriteSpec writes the revision that comes after the expected one. Errors: ErrStale,
+// WriteSpec writes a revision that comes after the expected one. Errors: ErrStale,
 // ErrInvalid.
 func (c *Client) WriteSpec(ctx context.Context, spec member.Spec, expected uint64) error {
 	return c.call(ctx, pathSpecWrite, specDoc{spec, expected}, &nothing{})

@@ -52,13 +52,13 @@ func (s *store) readSpec(ctx context.Context, known int64) (*member.Spec, error)
 	return &member.Spec{Revision: uint64(revision.Int64), ControlPlanes: int(planes.Int64), Text: text.String}, nil
 }
 
-// WriteSpec writes the revision that comes after the expected one. Somebody else's
+// WriteSpec writes a revision that comes after the expected one. Somebody else's
 // in between is ErrStale.
 func (s *store) WriteSpec(ctx context.Context, spec member.Spec, expected uint64) error {
 	if err := validSpec(spec); err != nil {
 		return err
 	}
-	if spec.Revision != expected+1 {
+	if spec.Revision <= expected {
 		return fmt.Errorf("%w: revision %d of the spec does not come after %d", ErrInvalid, spec.Revision, expected)
 	}
 	return retry(ctx, "write the cluster's spec", func(ctx context.Context) error {

@@ -75,10 +75,10 @@ func TestSpec(t *testing.T) {
 		t.Errorf("the largest: %v", err)
 	}
 	for name, err := range map[string]error{
-		"too large":    b.WriteSpec(deadline(t), member.Spec{Revision: 9, ControlPlanes: 3, Text: large.Text + "x"}, 8),
-		"empty":        b.WriteSpec(deadline(t), member.Spec{Revision: 9, ControlPlanes: 3}, 8),
-		"no K":         b.RestoreSpec(deadline(t), spec(9, 0)),
-		"not the next": b.WriteSpec(deadline(t), spec(10, 3), 8),
+		"too large":       b.WriteSpec(deadline(t), member.Spec{Revision: 9, ControlPlanes: 3, Text: large.Text + "x"}, 8),
+		"empty":           b.WriteSpec(deadline(t), member.Spec{Revision: 9, ControlPlanes: 3}, 8),
+		"no K":            b.RestoreSpec(deadline(t), spec(9, 0)),
+		"not a later one": b.WriteSpec(deadline(t), spec(8, 3), 8),
 	} {
 		if !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -1,5 +1,10 @@
 package member
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
 // Spec is a revision of the cluster's spec: the cluster file without the secret and
 // without what only user-data carries.
 type Spec struct {
@@ -9,6 +14,13 @@ type Spec struct {
 	// ControlPlanes is spec.servers.controlPlanes in it, by which roles are given.
 	ControlPlanes int    `json:"controlPlanes"`
 	Text          string `json:"text"` // YAML, byte for byte the same for the same spec
+}
+
+// Sum is the sha256 of the text, in hex: two revisions of one number may differ, where
+// the directory was lost between them.
+func (s Spec) Sum() string {
+	sum := sha256.Sum256([]byte(s.Text))
+	return hex.EncodeToString(sum[:])
 }
 
 // SpecStatus is which revision of the cluster's spec a server runs by.

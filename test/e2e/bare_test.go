@@ -30,7 +30,8 @@ import (
 
 // A server with Debian, cloud-init and nothing of Kubernetes becomes a node of what
 // the lock file pins, while one mirror is dead, one gives other files and one stands
-// still; and it needs none of them after a reboot.
+// still; and it needs none of them after a reboot. When they are all gone another server
+// comes, and has everything from the first.
 func TestBareServer(t *testing.T) {
 	image := testImage(t)
 	layers := image.Lower
@@ -64,6 +65,34 @@ func TestBareServer(t *testing.T) {
 	if n := s.asked.Load() - before; n != 0 {
 		t.Errorf("after a reboot the mirror was asked %d times, expected none", n)
 	}
+	testLateWithoutMirrors(t, c, s)
+}
+
+// A server comes later, when no mirror is left: it has everything from the server that
+// is there, archives of images among it.
+func testLateWithoutMirrors(t *testing.T, c *formation, s *site) {
+	for _, stop := range s.stop {
+		stop()
+	}
+	late := addWorker(c, "w1")
+	c.servers = append(c.servers, late)
+	c.must(late.Boot(c.ctx))
+	c.awaitReady(6 * time.Minute)
+	p := c.status(late).Preparation
+	if p.Artefacts.Done != s.artefacts || p.Artefacts.Bytes != p.Artefacts.Size || len(p.Artefacts.Faults) > 0 {
+		t.Errorf("preparation of the late server ended as %+v, expected all of %d artefacts without a fault", p, s.artefacts)
+	}
+	journal, err := late.Exec(c.ctx, "journalctl", "--no-pager", "-o", "cat", "-u", "muster")
+	c.must(err)
+	from := fmt.Sprintf("from=\"server %s\"", s.server.Addr)
+	if got := strings.Count(journal, from); got != s.artefacts {
+		t.Errorf("%d artefacts came %s, expected %d; the journal says\n%s", got, from, s.artefacts, journal)
+	}
+	out, err := s.server.Exec(c.ctx, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "nodes", "--no-headers")
+	if err != nil || strings.Count(out, " Ready ") != 2 {
+		t.Errorf("the nodes are (%v)\n%s", err, out)
+	}
+	t.Logf("the late server had %d MB from the one that was there", p.Artefacts.Bytes/1e6)
 }
 
 // All mirrors give other files: nothing is installed, and status says why.
@@ -124,6 +153,7 @@ type site struct {
 	asked                     atomic.Int64
 	spoilt                    atomic.Bool // the good mirror gives other files too
 	artefacts                 int
+	stop                      []func() // of the mirrors
 }
 
 // mirrors serves what the image holds in the ToR's namespace, pins it with userdata
@@ -134,15 +164,15 @@ func (c *formation) mirrors(layers []string) *site {
 	dir := c.t.TempDir()
 	s.dead = c.base(8081)
 	files := http.FileServer(http.Dir(dir))
-	s.good = c.serve(8084, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.good = s.serve(c, 8084, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
 		if s.spoilt.Load() {
 			w = inverted{w}
 		}
 		files.ServeHTTP(w, r)
 	}))
-	s.corrupt = c.serve(8082, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { files.ServeHTTP(inverted{w}, r) }))
-	s.slow = c.serve(8083, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.corrupt = s.serve(c, 8082, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { files.ServeHTTP(inverted{w}, r) }))
+	s.slow = s.serve(c, 8083, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "100000000")
 		_, _ = w.Write([]byte("x"))
 		_ = http.NewResponseController(w).Flush()
@@ -278,7 +308,7 @@ func (c *formation) base(port uint16) string {
 
 // serve answers in the ToR's namespace: a socket belongs to the namespace in which it
 // was made, whoever reads it.
-func (c *formation) serve(port uint16, h http.Handler) string {
+func (s *site) serve(c *formation, port uint16, h http.Handler) string {
 	c.t.Helper()
 	type result struct {
 		net.Listener
@@ -301,6 +331,7 @@ func (c *formation) serve(port uint16, h http.Handler) string {
 	c.must(r.err)
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(r.Listener) }() // ends with Close
+	s.stop = append(s.stop, func() { _ = server.Close() })
 	c.t.Cleanup(func() { _ = server.Close() })
 	return c.base(port)
 }

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"crypto/rand"
 	_ "embed"
 	"fmt"
@@ -27,6 +28,7 @@ type Plan struct {
 	Join          string // the hash of the CA, in user-data of servers that join
 	Metadata      string // the base URL of a metadata service; empty: the cluster file describes the servers
 	Platform      string // with Metadata
+	Agent         string // sha256 of the agent that is pinned, /opt/next on a server; empty: none
 }
 
 //go:embed cluster.yaml
@@ -55,17 +57,26 @@ func NewPlan(expect, controlPlanes int, names ...string) (Plan, error) {
 // Render makes user-data as an operator of this fabric would, with the relaxations
 // that containers need. Each is a documented field.
 func (p Plan) Render() ([]byte, error) {
-	var b strings.Builder
+	file, err := p.File()
+	if err != nil {
+		return nil, err
+	}
+	c, problems := cluster.Parse("cluster.yaml", file)
+	if err := cluster.Err(problems); err != nil {
+		return nil, err
+	}
+	c.Secret, c.APIToken = p.Secret, p.Token
+	return userdata.Render(c, userdata.Options{})
+}
+
+// File is the operator's cluster file.
+func (p Plan) File() ([]byte, error) {
+	var b bytes.Buffer
 	err := clusterFile.Execute(&b, map[string]any{
 		"P": p, "Bits": subnet.Bits(), "Balancer": balancerIP, "Port": apiPort, "Version": images.KubernetesVersion,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the cluster file: %w", err)
 	}
-	c, problems := cluster.Parse("cluster.yaml", []byte(b.String()))
-	if err := cluster.Err(problems); err != nil {
-		return nil, err
-	}
-	c.Secret, c.APIToken = p.Secret, p.Token
-	return userdata.Render(c, userdata.Options{})
+	return b.Bytes(), nil
 }

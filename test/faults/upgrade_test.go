@@ -10,8 +10,8 @@ import (
 	"github.com/mustermetal/muster/pkg/member"
 )
 
-// Another agent is pinned in the cluster file of every server of a formed cluster, and
-// lies on the first one only. The servers exchange theirs one at a time, the others with
+// An operator pins another agent in the cluster file of a formed cluster, and applies it.
+// It lies on the first server only. The servers exchange theirs one at a time, the others with
 // a copy of the first; a power loss brings the new one back. Then one is pinned that
 // ends with an error: one server tries it and goes back, and no other does.
 func TestUpgrade(t *testing.T) {
@@ -55,18 +55,19 @@ func TestUpgrade(t *testing.T) {
 	r.settled(sum)
 }
 
-// pinAgent makes a program /opt/next by a script on one server, and pins it in the
-// cluster file of each.
+// pinAgent makes a program /opt/next by a script on one server, and pins it for all, as
+// an operator does.
 func (r *trial) pinAgent(on, script string) (sum string) {
 	r.Helper()
 	out, err := r.by[on].Exec(r.ctx, "sh", "-ec", script+"; chmod 755 /opt/next; sha256sum /opt/next")
 	r.must(err)
 	sum, _, _ = strings.Cut(out, " ")
-	pin := fmt.Sprintf(`sed -i -e '/^  agent: {/d' -e 's|^spec:$|spec:\n  agent: {urls: ["file:///opt/next"], sha256: {amd64: %s}}|' %s && systemctl restart muster`, sum, layout.ClusterFile)
-	for _, s := range r.those() {
-		_, err := s.Exec(r.ctx, "sh", "-ec", pin)
-		r.must(err)
-	}
+	r.plan.Agent = sum
+	file, err := r.plan.File()
+	r.must(err)
+	_, err = r.by[on].Exec(r.ctx, "sh", "-ec", "cat > /run/cluster.yaml <<'END'\n"+string(file)+"\nEND")
+	r.must(err)
+	r.operate(on, "bootstrap", "apply", "-f", "/run/cluster.yaml", "--yes")
 	return sum
 }
 

@@ -82,6 +82,42 @@ func TestGrow(t *testing.T) {
 	if limit := 10 * time.Second; k.longest > limit {
 		t.Errorf("no answer for %s, expected at most %s", k.longest, limit)
 	}
+	t.Run("and shrinks", func(t *testing.T) { testShrinks(t, c, replaced(t, grown, "controlPlanes: 3", "controlPlanes: 1")) })
+}
+
+// testShrinks applies a file with one control plane: the other two leave by themselves,
+// the last by name first, and kubectl goes on through the Elastic IP.
+func testShrinks(t *testing.T, c *formation, file string) {
+	c.t = t
+	first, last, middle := c.servers[0], c.named("cp3"), c.named("cp2")
+	if r := c.apply(first, []byte(file)); len(r.Next) == 0 || !strings.Contains(r.Next[0], "one after the other leave: cp3, cp2.") {
+		t.Errorf("looked at: %+v", r)
+	}
+	k := c.ask()
+	defer k.stop()
+	began := time.Now()
+	if r := c.apply(first, []byte(file), "--yes"); r.Is != 3 || !r.Done {
+		t.Fatalf("applied: %+v", r)
+	}
+	for _, s := range []*rig.Server{last, middle} {
+		c.eventually(4*time.Minute, s.Name+" to have left", func() error {
+			list, err := readStatus(c.ctx, s)
+			if err == nil && (len(list) != 1 || list[0].Phase != member.Left) {
+				err = fmt.Errorf("status there says %+v", list)
+			}
+			return err
+		})
+		t.Logf("%s has left %s after the apply", s.Name, time.Since(began).Round(100*time.Millisecond))
+		c.gone(s)
+		if s == last && c.status(middle).Phase == member.Left {
+			t.Errorf("%s left before %s", middle.Name, last.Name)
+		}
+	}
+	c.awaitHops(5*time.Second, "the routes of those that left to be gone", first)
+	testEtcd(t, c, 1)
+	testNodes(t, c)
+	c.awaitReady(time.Minute)
+	k.told(t, "from three control planes to one", 2)
 }
 
 func replaced(t *testing.T, text, old, with string) string {

@@ -52,7 +52,8 @@ func (h *heldGO) testOldAlone(t *testing.T) {
 	h.must(h.old.Boot(h.ctx))
 	h.inits = h.oldInits() // its agent has only begun to start
 	var st member.Status
-	h.eventually(2*time.Minute, "the old server to say why it stays down", func() error {
+	// cloud-init looks for its metadata first, a minute and more on a loaded machine.
+	h.eventually(4*time.Minute, "the old server to say why it stays down", func() error {
 		list, err := readStatus(h.ctx, h.old)
 		if err != nil {
 			return err

@@ -25,7 +25,9 @@ spec, and of each field whether the servers take it up as they run, whether only
 have it that boot with new user-data, or whether a running cluster cannot take it; then
 nothing is applied. With --yes it becomes the next revision. Every server keeps it and
 starts its agent again where that changes something; bootstrap status says who runs by
-which, and why one does not yet. Neither Kubernetes nor the routers notice.
+which, and why one does not yet. Neither Kubernetes nor the routers notice, but of fewer
+controlPlanes: then those that are more leave by themselves, one after the other, each
+drained first, as with bootstrap leave.
 
 Somebody else's apply in between is refused. --revision says with which revision you have
 compared: look first, then apply with the number that was shown.

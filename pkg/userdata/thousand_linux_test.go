@@ -29,10 +29,15 @@ func TestThousandServers(t *testing.T) {
 			t.Logf("%s: %s of processor time, %s by the clock", format, took.Round(time.Millisecond), time.Since(clock).Round(time.Millisecond))
 			least = min(least, took)
 		}
-		if busy := load1(t); least > time.Second && busy > 2*float64(runtime.NumCPU()) {
-			t.Logf("not judged: %.0f processes want the %d cores of this machine, which makes each slower", busy, runtime.NumCPU())
-		} else if least > time.Second {
-			t.Errorf("%s: %s for 1000 servers, budget 1 s", format, least)
+		busy, cores := load1(t), float64(runtime.NumCPU())
+		budget := time.Second
+		if busy > cores/2 { // who runs beside shares caches and cores: measured 0.6 s alone, 1.0 s so
+			budget *= 2
+		}
+		if least > budget && busy > 2*cores {
+			t.Logf("not judged: %.0f processes want the %.0f cores of this machine, which makes each slower", busy, cores)
+		} else if least > budget {
+			t.Errorf("%s: %s for 1000 servers, budget %s at load %.1f", format, least, budget, busy)
 		}
 	}
 }

@@ -44,7 +44,7 @@ if [ -x "$dst" ]; then
 	say "$dst has sha256 $have, agent.sha256.$arch is $want"
 fi
 if [ -z "$want" ]; then
-	say "no agent in the image, and no agent.sha256.$arch in the cluster file to fetch one by; bake the agent or add agent.urls and agent.sha256"
+	say "no agent in the image at $dst, and no agent.sha256.$arch in the cluster file to fetch one by; bake the agent there or add agent.urls and agent.sha256"
 	exit 78
 fi
 if [ -z "$MUSTER_URLS" ]; then

@@ -25,7 +25,8 @@ func TestConfigDrive(t *testing.T) {
 	s := c.servers[0]
 	file, err := os.ReadFile(filepath.Join(c.rig.Dir(), "cluster.yaml"))
 	c.must(err)
-	data, err := c.rig.Render(c.ctx, binary(t, "userdata"), file, "--format", "ignition")
+	// This image has its programs where a server without Ignition has them.
+	data, err := c.rig.Render(c.ctx, binary(t, "userdata"), file, "--format", "ignition", "--prefix", "/usr/local")
 	c.must(err)
 	c.must(s.SetUserData(data))
 	c.must(s.FailMetadata(metadata.Fault{Kind: metadata.Refused}))

@@ -39,7 +39,6 @@ type world struct {
 	token         int64
 	releaseFails  bool
 	clockUnsynced bool
-	changed       chan struct{} // closed and replaced when gossip changes
 	book          book
 	applying      []string // who is there to apply the add-ons
 	addonsSlow    bool
@@ -52,6 +51,7 @@ type world struct {
 // testServer is one server with its disk.
 type testServer struct {
 	world   *world
+	heard   chan struct{} // a change of gossip, until it is read
 	inst    string
 	name    string
 	address netip.Addr
@@ -119,7 +119,7 @@ type testServer struct {
 }
 
 func newWorld(t *testing.T, controlPlanes, workers int) *world {
-	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, approved: map[string]bool{}, changed: make(chan struct{}), book: book{mirror: map[string]member.Record{}}}
+	w := &world{t: t, servers: map[string]*testServer{}, bound: map[string]string{}, approved: map[string]bool{}, book: book{mirror: map[string]member.Record{}}}
 	n := controlPlanes + workers
 	w.cluster.Spec = cluster.Spec{
 		ID:      "0123456789abcdef0123456789abcdef",
@@ -142,7 +142,7 @@ func newWorld(t *testing.T, controlPlanes, workers int) *world {
 func (w *world) add(name string, i int) {
 	address := netip.AddrFrom4([4]byte{10, 0, 0, byte(2*i + 1)})
 	s := &testServer{
-		world: w, inst: fmt.Sprintf("%032x", 100+i), name: name, address: address,
+		world: w, heard: make(chan struct{}, 1), inst: fmt.Sprintf("%032x", 100+i), name: name, address: address,
 		journal: map[string]string{}, key: "key-of-" + name, ca: makeTestCA(),
 		device: device.Device{ID: "dev-" + name, Hostname: name, Addresses: []device.Address{
 			{Prefix: netip.PrefixFrom(address, 31), Gateway: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 * i)})}}},
@@ -266,8 +266,12 @@ func (w *world) powerOff(name string) {
 func (w *world) gossip() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	close(w.changed)
-	w.changed = make(chan struct{})
+	for _, s := range w.servers {
+		select {
+		case s.heard <- struct{}{}:
+		default: // one is waiting to be read
+		}
+	}
 }
 
 func (w *world) ledger() (inits, joins []string) {
@@ -374,11 +378,7 @@ func (s *testServer) Peers() []Peer {
 	return out
 }
 
-func (s *testServer) Changes() <-chan struct{} {
-	s.world.mu.Lock()
-	defer s.world.mu.Unlock()
-	return s.world.changed
-}
+func (s *testServer) Changes() <-chan struct{} { return s.heard }
 
 func (s *testServer) SetFlags(f Flags) {
 	s.world.mu.Lock()

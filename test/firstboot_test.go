@@ -22,16 +22,19 @@ var firstBootPains = []struct {
 	{"the hostname is set late, and the node is called localhost", map[string][]string{
 		"pkg/device": {"TestNodeName"},
 		"pkg/plan":   {"TestNodeFor"},
+		"test/e2e":   {"TestFirstBootPains"},
 	}},
 	{"swap is on", map[string][]string{
 		"pkg/host": {"TestPrepareSaysWhy", "TestSwapMayBeAllowed"},
+		"test/e2e": {"TestFirstBootPains"},
 	}},
 	{"containerd has another sandbox image than kubeadm, or its CRI off", map[string][]string{
 		"pkg/host": {"TestPauseImage", "TestContainerdConfig", "TestRealContainerdReadsTheConfig"},
+		"test/e2e": {"TestFirstBootPains"},
 	}},
 	{"there are two default routes, and kubelet or kubeadm take the public address", map[string][]string{
 		"pkg/kubeadm": {"TestInitDryRun", "TestJoinDryRun"},
-		"test/e2e":    {"TestThreeControlPlanesTwoWorkers"},
+		"test/e2e":    {"TestFirstBootPains", "TestThreeControlPlanesTwoWorkers"},
 	}},
 	{"servers share a product UUID", map[string][]string{
 		"pkg/device":   {"TestHW", "TestSameHardware"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 
 	"github.com/mustermetal/muster/pkg/agent"
@@ -148,7 +149,8 @@ func parseSpec(name, text string) (cluster.Cluster, error) {
 const specMap = "muster-spec"
 
 // mirrorSpec shows the spec in Kubernetes, without passwords: whoever reads the
-// ConfigMaps of kube-system may see it. It is no source: the servers keep theirs.
+// ConfigMaps of kube-system may see it. Nor is there a sum of the text that has them,
+// by which a weak one could be guessed. It is no source: the servers keep theirs.
 func (a *Agent) mirrorSpec(ctx context.Context, s member.Spec) error {
 	c, err := parseSpec("the spec", s.Text)
 	if err != nil {
@@ -158,12 +160,12 @@ func (a *Agent) mirrorSpec(ctx context.Context, s member.Spec) error {
 	if err != nil {
 		return err
 	}
-	want := map[string]string{"revision": strconv.FormatUint(s.Revision, 10), "sha256": s.Sum(), "cluster.yaml": string(text)}
+	want := map[string]string{"revision": strconv.FormatUint(s.Revision, 10), "cluster.yaml": string(text)}
 	data, version, err := a.Authority.ConfigMap(ctx, specMap)
 	if err != nil {
 		return err
 	}
-	if there, _ := strconv.ParseUint(data["revision"], 10, 64); version != "" && (there > s.Revision || data["revision"] == want["revision"] && data["sha256"] == want["sha256"]) {
+	if there, _ := strconv.ParseUint(data["revision"], 10, 64); version != "" && (there > s.Revision || maps.Equal(data, want)) {
 		return nil
 	}
 	_, err = a.Authority.WriteConfigMap(ctx, specMap, want, version) // another that was faster wrote the same, or a higher one

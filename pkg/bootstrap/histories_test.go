@@ -81,7 +81,7 @@ func TestLostNumberIsNotGivenAgain(t *testing.T) {
 		defer w.shutdown()
 		w.mu.Lock()
 		was := w.book.configMaps[specMap]
-		w.book.configMaps[specMap] = versioned{map[string]string{"revision": "5", "sha256": "lost"}, was.version + 1}
+		w.book.configMaps[specMap] = versioned{map[string]string{"revision": "5", "cluster.yaml": "lost"}, was.version + 1}
 		w.mu.Unlock()
 		_, err := w.apply("cp1", true, nil, "v1.37.0", "v1.37.1")
 		if !errors.Is(err, agent.ErrNotReady) || !strings.Contains(err.Error(), "If none does, apply with --revision 0: what you apply becomes revision 6") {

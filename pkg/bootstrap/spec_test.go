@@ -235,7 +235,7 @@ func TestGrow(t *testing.T) {
 		w.mu.Lock()
 		shown := w.book.configMaps[specMap].data
 		w.mu.Unlock()
-		if shown["revision"] != "1" || !strings.Contains(shown["cluster.yaml"], "controlPlanes: 3") {
+		if shown["revision"] != "1" || !strings.Contains(shown["cluster.yaml"], "controlPlanes: 3") || len(shown) != 2 {
 			t.Errorf("in Kubernetes: %v", shown)
 		}
 	})

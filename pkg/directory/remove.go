@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/canonical/go-dqlite/client"
@@ -104,7 +105,7 @@ func (s *store) planRemoval(ctx context.Context, who string) (removal member.Rem
 			return nil
 		}
 		removal.Node = node.role.String()
-		heir, err = mayExpel(nodes, *node, removal.Member.Name)
+		heir, err = mayExpel(nodes, rows, *node, removal.Member.Name)
 		return err
 	})
 	for _, r := range nodes {
@@ -147,10 +148,21 @@ func nodeOf(nodes []replica, rows []row, m member.Revoked) *replica {
 	return nil
 }
 
+// nameOf is what the member of a node is called; its address where nobody knows.
+func nameOf(n replica, rows []row) string {
+	for _, r := range rows {
+		if at, err := addressOf(n.address); err == nil && at == r.Address {
+			return r.Name
+		}
+	}
+	return n.address
+}
+
 // mayExpel refuses what would leave the database without a majority of voters
 // that answer, and names the voter that leads afterwards.
-func mayExpel(nodes []replica, gone replica, name string) (heir uint64, err error) {
+func mayExpel(nodes []replica, rows []row, gone replica, name string) (heir uint64, err error) {
 	voters, answering := 0, 0
+	var silent []string
 	for _, n := range nodes {
 		if n.role != client.Voter || n.id == gone.id {
 			continue
@@ -159,6 +171,8 @@ func mayExpel(nodes []replica, gone replica, name string) (heir uint64, err erro
 		if n.answers {
 			answering++
 			heir = n.id
+		} else {
+			silent = append(silent, nameOf(n, rows))
 		}
 	}
 	switch need := voters/2 + 1; {
@@ -167,7 +181,7 @@ func mayExpel(nodes []replica, gone replica, name string) (heir uint64, err erro
 	case voters == 0:
 		return 0, fmt.Errorf("%w: %s is the only voter of the directory, the other nodes hold no data yet; with three control planes there are more voters", ErrMustStay, name)
 	case answering < need:
-		return 0, fmt.Errorf("%w: without %s the directory has %d voters, of which %d answer and %d are needed; start those that are off first", ErrMustStay, name, voters, answering, need)
+		return 0, fmt.Errorf("%w: without %s the directory has %d voters, of which %d answer and %d are needed; start first: %s", ErrMustStay, name, voters, answering, need, strings.Join(silent, ", "))
 	}
 	return heir, nil
 }

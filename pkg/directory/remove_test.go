@@ -216,7 +216,10 @@ func TestRevokedOutlivesTheDirectory(t *testing.T) {
 
 // Which nodes may go.
 func TestMayExpel(t *testing.T) {
-	voter := func(id uint64, answers bool) replica { return replica{id: id, role: client.Voter, answers: answers} }
+	voter := func(id uint64, answers bool) replica {
+		return replica{id: id, address: fmt.Sprintf("10.0.0.%d:9762", id), role: client.Voter, answers: answers}
+	}
+	rows := []row{{Member: member.Member{Name: "cp2", Address: netip.MustParseAddr("10.0.0.2")}}}
 	spare := func(id uint64) replica { return replica{id: id, role: client.Spare, answers: true} }
 	for name, test := range map[string]struct {
 		nodes []replica
@@ -226,15 +229,15 @@ func TestMayExpel(t *testing.T) {
 	}{
 		"one of three":                 {[]replica{voter(1, true), voter(2, true), voter(3, true)}, 3, 2, ""},
 		"a dead one of three":          {[]replica{voter(1, true), voter(2, true), voter(3, false)}, 3, 2, ""},
-		"one of three, another is off": {[]replica{voter(1, true), voter(2, false), voter(3, true)}, 3, 0, "2 voters, of which 1 answer and 2 are needed"},
+		"one of three, another is off": {[]replica{voter(1, true), voter(2, false), voter(3, true)}, 3, 0, "2 voters, of which 1 answer and 2 are needed; start first: cp2"},
 		"one of two":                   {[]replica{voter(1, true), voter(2, true)}, 2, 1, ""},
 		"the only voter":               {[]replica{voter(1, true), spare(2)}, 1, 0, "the only voter"},
 		"a spare":                      {[]replica{voter(1, true), spare(2)}, 2, 1, ""},
-		"one of five, two are off":     {[]replica{voter(1, true), voter(2, false), voter(3, false), voter(4, true), voter(5, true)}, 5, 0, "4 voters, of which 2 answer and 3 are needed"},
+		"one of five, two are off":     {[]replica{voter(1, true), voter(2, false), voter(3, false), voter(4, true), voter(5, true)}, 5, 0, "4 voters, of which 2 answer and 3 are needed; start first: cp2, 10.0.0.3:9762"},
 		"an off one of five":           {[]replica{voter(1, true), voter(2, false), voter(3, false), voter(4, true), voter(5, true)}, 2, 5, ""},
 	} {
 		i := slices.IndexFunc(test.nodes, func(r replica) bool { return r.id == test.gone })
-		heir, err := mayExpel(test.nodes, test.nodes[i], "cp1")
+		heir, err := mayExpel(test.nodes, rows, test.nodes[i], "cp1")
 		if test.text == "" {
 			if err != nil || heir != test.heir {
 				t.Errorf("%s: heir %d, %v; want %d", name, heir, err, test.heir)

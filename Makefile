@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help build install dist test fuzz check-fence e2e crash-table faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
+.PHONY: help build install dist test fuzz check-fence check-kubeadm e2e crash-table faults image demo demo-down shell bench bench-gossip lint lab go root sysroot
 
 ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 export MUSTER_CACHE := $(abspath $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster))
@@ -72,6 +72,15 @@ fuzz: go ## fuzz what comes from outside and from disk, side by side
 
 check-fence: go ## search every schedule of the fence, the large cases too
 	$(PURE) go test -count=1 -v -timeout 4h -run 'TestFence|TestChecker|TestReductions|TestTally|TestLearned' ./pkg/election/ -deep | grep --line-buffered -v '^=== RUN'
+
+check-kubeadm: go ## show what is rendered for kubeadm to that of the next Kubernetes too (cold: it compiles it, 4 minutes)
+	version=$$($(PURE) go -C images/components/kubeadm-next list -m -f '{{.Version}}' k8s.io/kubernetes)
+	minor=$${version#v1.}
+	stamp=k8s.io/component-base/version
+	echo "make check-kubeadm: compiling kubeadm $$version" >&2
+	$(PURE) go -C images/components/kubeadm-next build -trimpath -o $(CURDIR)/bin/kubeadm-next \
+		-ldflags "-s -w -X $$stamp.gitVersion=$$version -X $$stamp.gitMajor=1 -X $$stamp.gitMinor=$${minor%%.*}" k8s.io/kubernetes/cmd/kubeadm
+	MUSTER_KUBEADM=$(CURDIR)/bin/kubeadm-next $(PURE) go test -count=1 -v -run 'TestRealKubeadmValidates|DryRun' ./pkg/kubeadm
 
 image: root build ## build the disk of the test servers (cold: about 10 minutes)
 	test/need.sh e2e

@@ -190,8 +190,8 @@ func (w *world) apply(name string, yes bool, expected *uint64, changes ...string
 	return w.named(name).server.Apply(w.t.Context(), yes, s.Text, expected)
 }
 
-// TestGrow: a cluster of one becomes one of three by an apply and servers with joining
-// user-data; workers that are there stay workers, and all run by the new revision.
+// TestGrow: a cluster of one becomes one of three, and of five, by an apply and servers with
+// joining user-data; workers that are there stay workers, and all run by the new revision.
 func TestGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newGrowing(t)
@@ -237,6 +237,16 @@ func TestGrow(t *testing.T) {
 		w.mu.Unlock()
 		if shown["revision"] != "1" || !strings.Contains(shown["cluster.yaml"], "controlPlanes: 3") || len(shown) != 2 {
 			t.Errorf("in Kubernetes: %v", shown)
+		}
+		if r, err := w.apply("cp1", true, nil, "controlPlanes: 1", "controlPlanes: 5"); err != nil || r.Is != 2 {
+			t.Errorf("from three to five: %+v, %v", r, err)
+		}
+		pass(time.Minute)
+		join("cp6", "cp7", "cp8")
+		for name, want := range map[string]member.Role{"cp2": member.Worker, "cp6": member.ControlPlane, "cp7": member.ControlPlane, "cp8": member.Worker} {
+			if got := w.status(name); got.Role != want || got.Spec.Revision != 2 {
+				t.Errorf("%s is a %s by revision %d, expected a %s", name, got.Role, got.Spec.Revision, want)
+			}
 		}
 	})
 }

@@ -25,7 +25,7 @@ func TestNodeLife(t *testing.T) {
 // TestReinstalled: the first control plane is wiped and replaced by an operator, then once
 // more by itself; a worker joins while it is gone for good.
 func TestReinstalled(t *testing.T) {
-	c := lives(t, shape{controlPlanes: 3, workers: 1, replaceAfter: "1m"})
+	c := lives(t, shape{controlPlanes: 3, workers: 1, replaceAfter: "2m"})
 	first := c.first()
 	other := c.others(first)[0]
 	t.Run("the first, by an operator", func(t *testing.T) { testReplaceByHand(t, c, first, other) })

@@ -246,7 +246,8 @@ func (c *formation) awaitReady(limit time.Duration) {
 				return err
 			}
 			for _, one := range list {
-				if one.Name == s.Name && one.Phase == member.Ready {
+				// Of a former life there is a row without the time of an answer.
+				if one.Name == s.Name && one.Phase == member.Ready && !one.Time.IsZero() {
 					return nil
 				}
 			}

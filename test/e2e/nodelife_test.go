@@ -231,6 +231,9 @@ func testReplaceByItself(t *testing.T, c *formation, s *rig.Server) {
 	c.awaitReady(5 * time.Minute)
 	t.Logf("%s, wiped, is ready by itself %s after it went off", s.Name, time.Since(off).Round(100*time.Millisecond))
 	k.told(t, s.Name+" gone and replaced by itself", 10)
+	if list := c.statusList(s); slices.ContainsFunc(list, func(one member.Status) bool { return one.Inst == old }) {
+		t.Errorf("its former life is still there: %+v", list)
+	}
 	testEtcd(t, c, 3)
 	testNodes(t, c)
 	inits, err := s.Journal(c.ctx, layout.UnitKubeadmInit)

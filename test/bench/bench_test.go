@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -73,5 +74,28 @@ func TestScriptedUserData(t *testing.T) {
 		if err := yaml.NewDecoder(strings.NewReader(config.String())).Decode(new(any)); err != nil {
 			t.Errorf("%s: %v in\n%s", k.Name, err, config.String())
 		}
+	}
+}
+
+// What systemctl prints of a server that ran kubeadm join, and of one that is at it.
+func TestOverlap(t *testing.T) {
+	runs, err := kubeadmRuns("ExecMainStartTimestamp=\nExecMainExitTimestamp=\n\nExecMainStartTimestamp=Thu 2026-11-26 23:10:09.500000 UTC\nExecMainExitTimestamp=Thu 2026-11-26 23:10:29.500000 UTC\n")
+	if err != nil || len(runs) != 1 || runs[0].ended.Sub(runs[0].began) != 20*time.Second {
+		t.Errorf("%v, %v", runs, err)
+	}
+	if runs, err := kubeadmRuns("ExecMainStartTimestamp=Thu 2026-11-26 23:10:09.500000 UTC\nExecMainExitTimestamp=\n"); err != nil || len(runs) != 0 {
+		t.Errorf("one that runs: %v, %v", runs, err)
+	}
+	if _, err := kubeadmRuns("ExecMainStartTimestamp=yesterday\n"); err == nil {
+		t.Error("yesterday is no time")
+	}
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	// init, then three joins: two at once, the last while one of them ends.
+	sum, span, most := overlap([]kubeadmRun{{at(0), at(10)}, {at(10), at(30)}, {at(11), at(25)}, {at(25), at(40)}})
+	if sum != 59*time.Second || span != 40*time.Second || most != 2 {
+		t.Errorf("%v in all, within %v, up to %d at once", sum, span, most)
+	}
+	if sum, span, most := overlap(nil); sum != 0 || span != 0 || most != 0 {
+		t.Errorf("of nothing: %v, %v, %d", sum, span, most)
 	}
 }

@@ -30,9 +30,10 @@ func (b *bench) formation(ctx context.Context) ([]result, error) {
 			_, err := r.AddCluster(ctx, b.userdata, rig.Cluster{Name: "bench", Servers: b.controlPlanes + b.workers, ControlPlanes: b.controlPlanes})
 			return err
 		}, func(ctx context.Context, r *rig.Rig) (err error) {
-			if pair == 0 {
-				usage, err = b.usage(ctx, r)
+			if err := printOverlap(ctx, r); err != nil || pair > 0 {
+				return err
 			}
+			usage, err = b.usage(ctx, r)
 			return err
 		})
 		if err != nil {

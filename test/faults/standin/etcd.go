@@ -208,18 +208,35 @@ func (e *etcd) count() error {
 		if <-answers {
 			here++
 		}
+		if here > len(voters)/2 {
+			return nil
+		}
 	}
-	if here <= len(voters)/2 {
-		return fmt.Errorf("%w: %d of %d voters reach each other", errNoQuorum, here, len(voters))
-	}
-	return nil
+	return fmt.Errorf("%w: %d of %d voters reach each other", errNoQuorum, here, len(voters))
 }
 
-// reaches says whether the member at an address takes a connection. An election
-// time-out of etcd is 1 s.
+// reaches says whether the member at an address takes a connection. As in etcd, an
+// election time-out of 1 s holds ten heartbeats of 100 ms, and one that comes through is
+// enough: a frame lost now and then makes no member deaf.
 func reaches(address string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	const heartbeat, beats = 100 * time.Millisecond, 10
+	answers := make(chan bool, beats)
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for range beats {
+		go func() { answers <- beat(ctx, address) }()
+		select {
+		case ok := <-answers: // false: refused
+			return ok
+		case <-tick.C:
+		}
+	}
+	return <-answers
+}
+
+func beat(ctx context.Context, address string) bool {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(address, peerPort))
 	if err != nil {

@@ -280,10 +280,7 @@ func joinEtcd(ctx context.Context, c config, conf kubeconfig, name, address stri
 		return err
 	}
 	if own.IsLearner {
-		err := until(ctx, "etcd's promotion", func() error {
-			return members.call(ctx, http.MethodPost, "/promote", memberRequest{ID: own.ID}, nil)
-		})
-		if err != nil {
+		if err := promote(ctx, members, own.ID); err != nil {
 			return err
 		}
 	}
@@ -310,4 +307,19 @@ func addLearner(ctx context.Context, members *client, address string) (own etcdM
 		return err
 	})
 	return own, cluster, err
+}
+
+// promote makes a learner a voter. An answer may be lost on its way, so it looks before
+// each try whether the one before did it, as kubeadm 1.36 does.
+func promote(ctx context.Context, members *client, id string) error {
+	return until(ctx, "etcd's promotion", func() error {
+		var reply memberReply
+		if err := members.call(ctx, http.MethodPost, "/list", object{}, &reply); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(reply.Members, func(m etcdMember) bool { return m.ID == id && !m.IsLearner }) {
+			return nil
+		}
+		return members.call(ctx, http.MethodPost, "/promote", memberRequest{ID: id}, nil)
+	})
 }

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -103,5 +107,42 @@ func TestMembers(t *testing.T) {
 	}
 	if !slices.ContainsFunc(db.Members, func(m etcdMember) bool { return m.ID == "1" }) || len(db.Members) != 1 {
 		t.Errorf("%+v is left", db.Members)
+	}
+}
+
+// The answer to a promotion that was done is lost; the next look finds a voter.
+func TestPromotionWithALostAnswer(t *testing.T) {
+	learner := etcdMember{ID: "2", Name: "cp2", IsLearner: true}
+	promotions := 0
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /list", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, memberReply{Members: []etcdMember{{ID: "1", Name: "cp1"}, learner}})
+	})
+	mux.HandleFunc("POST /promote", func(http.ResponseWriter, *http.Request) {
+		promotions++
+		learner.IsLearner = false
+		panic(http.ErrAbortHandler)
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := promote(ctx, &client{base: server.URL}, "2"); err != nil || promotions != 1 {
+		t.Errorf("%v after %d promotions", err, promotions)
+	}
+}
+
+// A member that listens is reached, one that does not is refused at once.
+func TestReaches(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.3:"+peerPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reaches("127.0.0.3") {
+		t.Error("a member that listens is not reached")
+	}
+	_ = l.Close()
+	if reaches("127.0.0.3") {
+		t.Error("a member that does not listen is reached")
 	}
 }

@@ -307,6 +307,7 @@ func TestWaitersMissTheLeader(t *testing.T) {
 		leader := w.go3()
 		other := map[string]string{"cp1": "cp2", "cp2": "cp1", "cp3": "cp1"}[leader]
 		w.says(other, member.Waiting, "journalctl -u kubeadm-init")
+		w.says(leader, member.Initialising, "kubeadm init to end; here, journalctl -u kubeadm-init shows how far")
 		w.powerOff(leader)
 		pass(time.Second)
 		w.says(other, member.Waiting, leader+" was decided to build the first control plane and does not answer")

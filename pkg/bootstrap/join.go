@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -79,10 +80,11 @@ func (a *Agent) initialise(ctx context.Context) error {
 	if err := a.awaitPrepared(ctx); err != nil {
 		return err
 	}
-	return a.run(ctx, "kubeadm init", func(ctx context.Context) error {
+	return a.run(ctx, kubeadmInit, func(ctx context.Context) error {
 		if err := a.stand(ctx); err != nil {
 			return err
 		}
+		a.board.wait(toEnd(kubeadmInit))
 		return a.Kubernetes.Init(ctx, a.self.Node)
 	})
 }
@@ -107,14 +109,26 @@ func (a *Agent) stand(ctx context.Context) error {
 	return a.until(ctx, "the mark that GO stands", func(context.Context) error { return a.fabric.GoStands(d.Epoch) })
 }
 
+// What runs as a unit of its own, and is named in logs and waits.
+const (
+	kubeadmInit = "kubeadm init"
+	kubeadmJoin = "kubeadm join"
+)
+
 // run repeats a run of kubeadm until it has done its work.
 func (a *Agent) run(ctx context.Context, what string, do func(context.Context) error) error {
 	began := a.Now()
-	if err := a.until(ctx, what, do); err != nil {
+	if err := a.until(ctx, toEnd(what), do); err != nil {
 		return err
 	}
+	a.board.over(toEnd(what))
 	a.Log.Info("done", "step", what, "seconds", int(a.Now().Sub(began).Seconds()))
 	return nil
+}
+
+// toEnd is the wait while kubeadm runs, which may be minutes.
+func toEnd(what string) string {
+	return fmt.Sprintf("%s to end; here, journalctl -u %s shows how far", what, strings.ReplaceAll(what, " ", "-"))
 }
 
 // resume brings a formed node back after a reboot: it needs no peer, no
@@ -157,7 +171,7 @@ func (a *Agent) joinControlPlane(ctx context.Context, work *errgroup.Group, d el
 	held.Store(&turn)
 	work.Go(func() error { return a.holdTurn(ctx, d, &held, joined) })
 	a.board.enter(member.Joining)
-	err = a.run(ctx, "kubeadm join", func(ctx context.Context) error {
+	err = a.run(ctx, kubeadmJoin, func(ctx context.Context) error {
 		if err := a.confirmTurn(ctx, d, &held); err != nil {
 			return err
 		}
@@ -183,7 +197,7 @@ func (a *Agent) joinWorker(ctx context.Context, d election.Decree) error {
 		return err
 	}
 	a.board.enter(member.Joining)
-	return a.run(ctx, "kubeadm join", func(ctx context.Context) error { return a.join(ctx, d, false) })
+	return a.run(ctx, kubeadmJoin, func(ctx context.Context) error { return a.join(ctx, d, false) })
 }
 
 // awaitSealed waits until the first control plane is up and this host is ready.
@@ -340,5 +354,6 @@ func (a *Agent) join(ctx context.Context, d election.Decree, controlPlane bool) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, kubeadmJoinTimeout)
 	defer cancel()
+	a.board.wait(toEnd(kubeadmJoin))
 	return a.Kubernetes.Join(ctx, a.self.Node, how)
 }

@@ -27,22 +27,24 @@ func (b *bench) fence(ctx context.Context) (results []result, err error) {
 	}
 	defer func() { err = errors.Join(err, lab.Close(context.WithoutCancel(ctx))) }()
 	var took []float64
-	for range b.formations {
+	for i := range b.formations {
 		seconds, err := b.decide(ctx, lab)
 		if err != nil {
 			return nil, err
 		}
 		took = append(took, seconds)
+		fmt.Fprintf(os.Stderr, "bench: vote %d of %d: %.3f s\n", i+1, b.formations, seconds)
 	}
 	results = append(results, result{fmt.Sprintf("q visible -> GO decided, all fit, median of %d", b.formations), median(took), 0.1, "s"})
 	for _, n := range []int{3, 5, 10} {
 		var took []float64
-		for range max(1, b.formations/4) {
+		for i := range max(1, b.formations/4) {
 			seconds, err := b.start(ctx, lab, n)
 			if err != nil {
 				return nil, err
 			}
 			took = append(took, seconds)
+			fmt.Fprintf(os.Stderr, "bench: start %d of %d with N = %d: %.3f s\n", i+1, max(1, b.formations/4), n, seconds)
 		}
 		results = append(results, result{fmt.Sprintf("last agent started -> GO, N = %d, median of %d", n, len(took)), median(took), 2, "s"})
 	}

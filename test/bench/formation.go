@@ -88,6 +88,7 @@ func (b *bench) cluster(ctx context.Context, name string, add, after func(contex
 		return 0, errors.Join(fmt.Errorf("cluster of the %s: %w; journals are in %s", name, err, logs), saved)
 	}
 	took = ready.Sub(start)
+	fmt.Fprintf(os.Stderr, "bench: formed by the %s: %.1f s\n", name, took.Seconds())
 	if after != nil {
 		err = after(ctx, r)
 	}

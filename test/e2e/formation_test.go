@@ -15,6 +15,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/test/rig"
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // formation is one cluster under test.
@@ -195,11 +196,12 @@ func (c *formation) within(limit time.Duration, look func() error) error {
 	c.t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
+		began := time.Now()
 		err := look()
 		if err == nil || time.Now().After(deadline) || c.ctx.Err() != nil {
 			return err
 		}
-		c.pause(100 * time.Millisecond)
+		c.pause(machine.Rest(time.Since(began), 100*time.Millisecond))
 	}
 }
 

@@ -238,7 +238,7 @@ func (c *formation) ask() *client {
 			if ctx.Err() == nil {
 				k.note(out, err)
 			}
-			c.pause(100 * time.Millisecond)
+			c.pause(300 * time.Millisecond) // a kubectl is a tenth of a second of processor
 		}
 	}()
 	k.stop = func() { cancel(); <-done }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // A used disk in other hardware: it takes part as somebody new.
@@ -121,7 +122,7 @@ func (r *trial) replaced(on, name string) {
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
 	defer cancel()
 	var refused error
-	err := poll(ctx, func() bool {
+	err := machine.Poll(ctx, name+" is replaced", func() bool {
 		_, refused = r.by[on].Exec(ctx, "bootstrap", "replace", name, "--yes")
 		return refused == nil
 	})

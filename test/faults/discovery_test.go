@@ -121,7 +121,7 @@ func (r *trial) told(g *guide.Guide) {
 	for _, s := range r.those() {
 		var heard []metadata.Event
 		ctx, cancel := context.WithTimeout(r.ctx, patience)
-		err := poll(ctx, func() bool { // the last one is on its way
+		err := machine.Poll(ctx, s.Name+"'s last event is heard", func() bool { // the last one is on its way
 			heard = slices.DeleteFunc(g.Heard.Events(), func(e metadata.Event) bool { return e.From != s.Address })
 			return len(heard) > 0 && heard[len(heard)-1].State == "succeeded"
 		})

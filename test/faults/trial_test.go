@@ -13,6 +13,7 @@ import (
 
 	"github.com/mustermetal/muster/images"
 	"github.com/mustermetal/muster/pkg/member"
+	"github.com/mustermetal/muster/test/rig/machine"
 	"github.com/mustermetal/muster/test/rig/metadata"
 )
 
@@ -268,7 +269,7 @@ func (r *trial) until(name, what string, fact func(member.Status) bool) member.S
 	defer cancel()
 	var last member.Status
 	var lastErr error
-	err := poll(ctx, func() bool {
+	err := machine.Poll(ctx, what, func() bool {
 		status, err := r.by[name].Status(ctx)
 		lastErr = err
 		if err == nil {
@@ -315,7 +316,7 @@ func (r *trial) began() string {
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
 	defer cancel()
 	var on string
-	err := poll(ctx, func() bool {
+	err := machine.Poll(ctx, "kubeadm init has begun", func() bool {
 		lines, err := r.Ledger()
 		if err == nil && len(lines) > 0 {
 			on = lines[0].Server
@@ -341,19 +342,6 @@ func (r *trial) pause(d time.Duration) {
 // between is a random length of time.
 func (r *trial) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(r.random.Int64N(int64(high-low)))
-}
-
-func poll(ctx context.Context, done func() bool) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }
 
 // journalHas says whether a server's journal holds a text.

@@ -12,6 +12,7 @@ import (
 	"github.com/mustermetal/muster/pkg/election"
 	"github.com/mustermetal/muster/pkg/member"
 	"github.com/mustermetal/muster/test/faults/ledger"
+	"github.com/mustermetal/muster/test/rig/machine"
 )
 
 // Judge says what is wrong with a ledger, whatever happened: at most one instance
@@ -67,6 +68,7 @@ func Joined(lines []ledger.Line) []string {
 // how far each is.
 func AwaitFormed(ctx context.Context, servers []*Server, n int) (rest []*Server, err error) {
 	for {
+		began := time.Now()
 		answers := ask(ctx, servers)
 		rest = rest[:0]
 		seen := map[string]bool{}
@@ -83,7 +85,7 @@ func AwaitFormed(ctx context.Context, servers []*Server, n int) (rest []*Server,
 			}
 			return rest, nil
 		}
-		pause := time.NewTimer(200 * time.Millisecond)
+		pause := time.NewTimer(machine.Rest(time.Since(began), 200*time.Millisecond))
 		select {
 		case <-ctx.Done():
 			pause.Stop()

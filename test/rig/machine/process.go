@@ -81,19 +81,28 @@ func (p Process) End(ctx context.Context) error {
 	return p.Gone(ctx)
 }
 
-// Poll asks every 20 ms until done; ctx bounds it. Used where the kernel or
-// another program offers nothing to wait on.
+// Rest is how long to wait after a look that took so long: four times that, so that
+// looking takes no more than a fifth of a busy machine, within least and a second.
+func Rest(took, least time.Duration) time.Duration {
+	return max(least, min(4*took, time.Second))
+}
+
+// Poll asks until done, every 20 ms where asking costs little; ctx bounds it. Used where
+// the kernel or another program offers nothing to wait on.
 func Poll(ctx context.Context, until string, done func() bool) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
+	for {
+		began := time.Now()
+		if done() {
+			return nil
+		}
+		pause := time.NewTimer(Rest(time.Since(began), 20*time.Millisecond))
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return fmt.Errorf("waiting until %s: %w", until, context.Cause(ctx))
-		case <-tick.C:
+		case <-pause.C:
 		}
 	}
-	return nil
 }
 
 // Spawn starts a program that outlives this one, in a session of its own, with

@@ -49,10 +49,8 @@ sentence says why, or not root.
 
 // resetUnits is what a reset needs of systemd.
 type resetUnits interface {
-	Stop(ctx context.Context, unit string) error
-	Start(ctx context.Context, unit string) error
+	kubeadm.Units
 	Active(ctx context.Context, unit string) (bool, error)
-	Activating(ctx context.Context, unit string) (bool, error)
 }
 
 // reset is one run of the command.

@@ -52,6 +52,10 @@ func (u *resetUnitsFake) Start(_ context.Context, unit string) error {
 	return u.order("start " + unit)
 }
 
+func (u *resetUnitsFake) Restart(_ context.Context, unit string) error {
+	return u.order("restart " + unit)
+}
+
 func (u *resetUnitsFake) Active(_ context.Context, unit string) (bool, error) {
 	return slices.Contains(u.active, unit), nil
 }

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mustermetal/muster/pkg/cluster"
@@ -29,6 +30,7 @@ import (
 type Units interface {
 	Start(ctx context.Context, unit string) error
 	Stop(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
 	// Activating says whether a start of the unit is under way.
 	Activating(ctx context.Context, unit string) (bool, error)
 }
@@ -159,7 +161,7 @@ func (k *Kubeadm) Join(ctx context.Context, n plan.Node, j plan.Join) error {
 	}
 	return k.carryOut(ctx, run{
 		step: step, journal: StepJoin, unit: layout.UnitKubeadmJoin, file: layout.JoinConfig,
-		kubelet: step == Finish && evidence.KubeletConf,
+		kubelet: step == Finish && evidence.KubeletConf, wake: j.ControlPlane,
 		prepare: func() ([]byte, error) { return k.prepareJoin(n, j, step, evidence) },
 		verify:  func(ctx context.Context) error { return k.registered(ctx, conf, at, n.Name) },
 	})
@@ -180,6 +182,7 @@ type run struct {
 	journal    string
 	unit, file string
 	kubelet    bool                   // the kubelet must run first
+	wake       bool                   // the kubelet waits for this server's API server
 	prepare    func() ([]byte, error) // lays files and returns kubeadm's configuration
 	verify     func(context.Context) error
 }
@@ -219,7 +222,7 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 			return err
 		}
 	}
-	if err := k.Units.Start(ctx, r.unit); err != nil {
+	if err := k.start(ctx, r); err != nil {
 		return err
 	}
 	if err := r.verify(ctx); err != nil {
@@ -235,6 +238,18 @@ func (k *Kubeadm) carryOut(ctx context.Context, r run) error {
 		return err
 	}
 	return k.removeSecrets(r.file)
+}
+
+// start runs the unit to its end.
+func (k *Kubeadm) start(ctx context.Context, r run) error {
+	ctx, end := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	if r.wake {
+		beside.Go(func() { k.wakeKubelet(ctx) })
+	}
+	defer beside.Wait()
+	defer end()
+	return k.Units.Start(ctx, r.unit)
 }
 
 // clear makes room for a run: it removes what an unfinished one left, or brings

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -67,6 +68,11 @@ func (h *host) Start(_ context.Context, unit string) error {
 func (h *host) Stop(_ context.Context, unit string) error {
 	h.active[unit] = false
 	h.stopped = append(h.stopped, unit)
+	return nil
+}
+
+func (h *host) Restart(_ context.Context, unit string) error {
+	h.t.Errorf("%s was started anew", unit)
 	return nil
 }
 
@@ -297,6 +303,45 @@ func TestJoinControlPlane(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(h.root, p)); err == nil {
 			t.Errorf("%s is still there", p)
 		}
+	}
+}
+
+// kubelets is a host on which kubeadm join ends only when the kubelet was started anew
+// beside an API server that answers.
+type kubelets struct {
+	*host
+	anew chan struct{}
+}
+
+func (k kubelets) Restart(_ context.Context, unit string) error {
+	if _, err := os.Stat(filepath.Join(k.root, controllerManagerConf)); err != nil || unit != layout.UnitKubelet {
+		k.t.Errorf("%s was started anew before there was an API server: %v", unit, err)
+	}
+	close(k.anew)
+	return nil
+}
+
+func (k kubelets) Start(ctx context.Context, unit string) error {
+	if unit == layout.UnitKubeadmJoin {
+		k.leave(controllerManagerConf, string(conf(k.t, k.a, "https://"+k.api.at().String())))
+		select {
+		case <-k.anew:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return k.host.Start(ctx, unit)
+}
+
+// The kubelet has no certificate yet and its API server answers: it is started anew, once.
+func TestJoinWakesTheKubelet(t *testing.T) {
+	k, h := setUp(t)
+	k.Units = kubelets{h, make(chan struct{})}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	j := plan.Join{ControlPlane: true, Server: "https://10.99.14.11:6443", Token: "9a08jv.c0izixklcxtmnze7", CA: h.a.CA()}
+	if err := k.Join(ctx, self, j); err != nil || !k.Joined() {
+		t.Fatalf("joined %t, %v", k.Joined(), err)
 	}
 }
 

@@ -25,6 +25,35 @@ func (k *Kubeadm) Resume(ctx context.Context) error {
 	return nil
 }
 
+// wakeKubelet starts the kubelet of a joining control plane anew when it waits for
+// nothing. It gets its certificate from the API server of its own server, which answers
+// only after etcd has its vote, and it asks 0, 2, 6, 14 and 30 s after its own start
+// (client-go 1.36, util/certificate): on a busy test server the fourth failed, and both
+// waited for the fifth.
+func (k *Kubeadm) wakeKubelet(ctx context.Context) {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		if kubeletJoined(k.Root, time.Now()) {
+			return
+		}
+		if k.healthyNow(ctx) && k.Units.Restart(ctx, layout.UnitKubelet) == nil {
+			return
+		}
+	}
+}
+
+func (k *Kubeadm) healthyNow(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return k.Healthy(ctx) == nil
+}
+
 // Healthy is nil when the API server of this server is ready. ctx should bound
 // it to a second or so.
 func (k *Kubeadm) Healthy(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -154,11 +155,16 @@ func testLeaves(t *testing.T, c *formation, s *rig.Server) {
 		testEtcd(t, c, 2)
 	}
 	testNodes(t, c)
-	for _, one := range c.statusList(c.servers[0]) {
-		if one.Inst == inst || one.Name == s.Name {
-			t.Errorf("%s still lists %+v", c.servers[0].Name, one)
+	stays := c.others(s)[0]
+	c.eventually(30*time.Second, "gossip to have told "+stays.Name, func() error {
+		list, err := readStatus(c.ctx, stays)
+		for _, one := range list {
+			if one.Inst == inst || one.Name == s.Name {
+				err = errors.Join(err, fmt.Errorf("it still lists %+v", one))
+			}
 		}
-	}
+		return err
+	})
 	c.must(s.Reboot(c.ctx))
 	c.eventually(time.Minute, s.Name+" to stay out", func() error {
 		list, err := readStatus(c.ctx, s)

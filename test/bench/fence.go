@@ -38,13 +38,14 @@ func (b *bench) fence(ctx context.Context) (results []result, err error) {
 	results = append(results, result{fmt.Sprintf("q visible -> GO decided, all fit, median of %d", b.formations), median(took), 0.1, "s"})
 	for _, n := range []int{3, 5, 10} {
 		var took []float64
-		for i := range max(1, b.formations/4) {
+		starts := max(1, b.formations/4)
+		for i := range starts {
 			seconds, err := b.start(ctx, lab, n)
 			if err != nil {
 				return nil, err
 			}
 			took = append(took, seconds)
-			fmt.Fprintf(os.Stderr, "bench: start %d of %d with N = %d: %.3f s\n", i+1, max(1, b.formations/4), n, seconds)
+			fmt.Fprintf(os.Stderr, "bench: start %d of %d with N = %d: %.3f s\n", i+1, starts, n, seconds)
 		}
 		results = append(results, result{fmt.Sprintf("last agent started -> GO, N = %d, median of %d", n, len(took)), median(took), 2, "s"})
 	}

@@ -132,7 +132,7 @@ func TestPromotionWithALostAnswer(t *testing.T) {
 	}
 }
 
-// A member that listens is reached, one that does not is refused at once.
+// A member that listens is reached, one that does not is not.
 func TestReaches(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.3:"+peerPort)
 	if err != nil {
